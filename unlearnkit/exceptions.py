@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every error and warning of the library, under one root each.
+
+An error says what was expected, what was found and what to do about it. Catch
+`UnlearnError` for all of them; silence or promote `UnlearnWarning` for all warnings.
+"""
+
+
+class UnlearnError(Exception):
+    """Root of every error that the library raises on purpose."""
+
+
+class DataError(UnlearnError, ValueError):
+    """The data given to an estimator or a metric cannot serve.
+
+    Raised for an empty forget set, batches of an unknown form, a retain set that can
+    neither be found nor be replaced, and labels or losses of the wrong shape. It is a
+    `ValueError` too, so code written for scikit-learn catches it.
+    """
+
+
+class EditMismatchError(UnlearnError):
+    """A weight edit meets a model whose values it was not made for.
+
+    The message names the first tensor that differs and how: missing, of another shape,
+    of another dtype, or of other values. Nothing has been written when it is raised.
+    """
+
+
+class UnsupportedModuleError(UnlearnError):
+    """A module cannot be handled exactly, and an approximation would go unnoticed."""
+
+
+class UnlearnWarning(UserWarning):
+    """Root of every warning that the library emits."""
+
+
+class FallbackWarning(UnlearnWarning):
+    """A slower route is taken; the numbers are the same."""
+
+
+class CollapseWarning(UnlearnWarning):
+    """The edited model lost what it should have kept, such as its accuracy on retain."""
+
+
+class NondeterminismWarning(UnlearnWarning):
+    """Two passes over one loader gave different samples, so counts and sums may not match."""
+
+
+class IneffectiveWarning(UnlearnWarning):
+    """The edit changed nothing, or too little for the forget set to have been forgotten."""
