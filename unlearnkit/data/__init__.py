@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Data: batches, loaders, the roles that data plays in unlearning, and how to look without touching."""
+
+from unlearnkit.data.batches import (
+    Batch,
+    Loss,
+    batch_size,
+    cross_entropy,
+    cross_entropy_of,
+    forward,
+    labels,
+    take,
+    tensors_of,
+    to_device,
+    tree_map,
+)
+from unlearnkit.data.guard import device_of, evaluating, preserved_rng
+from unlearnkit.data.loaders import as_loader, complement, sample_of, warn_if_random
+from unlearnkit.data.roles import ForgetRetain, Measured
+
+__all__ = [
+    "Batch",
+    "ForgetRetain",
+    "Loss",
+    "Measured",
+    "as_loader",
+    "batch_size",
+    "complement",
+    "cross_entropy",
+    "cross_entropy_of",
+    "device_of",
+    "evaluating",
+    "forward",
+    "labels",
+    "preserved_rng",
+    "sample_of",
+    "take",
+    "tensors_of",
+    "to_device",
+    "tree_map",
+    "warn_if_random",
+]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a loader yields, and the default per-sample loss.
+
+Legend: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearnkit.exceptions import DataError
+
+Batch = Any
+"""``(x, y)``, ``(x1, x2, ..., y)``, a mapping with the key ``"labels"``; with a ``loss`` of your own,
+any nesting of tuples, lists and mappings of tensors whose first dimension is the samples."""
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""``loss(model, batch) -> Tensor [N]``: one value a sample, not their mean."""
+
+FORMS = (
+    "a batch is (x, y), (x1, x2, ..., y) or a dict with the key 'labels'; for anything else pass "
+    "loss=, a function loss(model, batch) that returns one value a sample"
+)
+
+
+def tree_map(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
+    """Apply `function` to every tensor of a batch, keeping tuples, lists and mappings as they are."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: tree_map(function, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(tree_map(function, value) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(tree_map(function, value) for value in batch)
+    return batch
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch, in order."""
+    found: list[Tensor] = []
+    tree_map(found.append, batch)
+    return found
+
+
+def batch_size(batch: Batch) -> int:
+    """Return the number of samples N of a batch: the first dimension of its labels.
+
+    Raises
+    ------
+    DataError
+        If the batch holds no tensor with a first dimension.
+    """
+    tensors = [t for t in tensors_of(batch) if t.dim() > 0]
+    if not tensors:
+        raise DataError(f"a batch holds no tensor, got {type(batch).__name__}: {FORMS}.")
+    return len(tensors[-1])
+
+
+def take(batch: Batch, index: slice | Tensor) -> Batch:
+    """Return the samples `index` of a batch; what has no sample dimension is passed through."""
+    size = batch_size(batch)
+    return tree_map(lambda t: t[index] if t.dim() > 0 and len(t) == size else t, batch)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on `device`, detached from any graph."""
+    return tree_map(lambda t: t.detach().to(device, non_blocking=True), batch)
+
+
+def labels(batch: Batch) -> Tensor:
+    """Return the labels of a batch: its last element, or ``batch["labels"]``.
+
+    Raises
+    ------
+    DataError
+        If the batch has none.
+    """
+    if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
+        found: Tensor = batch["labels"]
+        return found
+    if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[-1], Tensor):
+        return batch[-1]
+    got = f"keys {sorted(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
+    raise DataError(f"a batch without labels, got {got}: {FORMS}.")
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the model's output for a batch: logits [N, K, ...] (mappings: [N, ..., K]).
+
+    A mapping is passed by keyword without its labels; of an output object the ``logits`` are taken.
+
+    Raises
+    ------
+    DataError
+        If the batch has no labels to set apart, or the output is not a tensor.
+    """
+    if isinstance(batch, Mapping):
+        output = model(**{key: value for key, value in batch.items() if key != "labels"})
+    else:
+        labels(batch)
+        output = model(*batch[:-1])
+    if not isinstance(output, Tensor):
+        output = output["logits"] if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise DataError(
+            f"the model returned {type(output).__name__}, not a tensor of logits: pass loss=, a "
+            "function loss(model, batch) that returns one value a sample."
+        )
+    return output
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of every sample, the loss where none is given.
+
+    Where a sample has several targets (pixels, tokens), the mean over those that are not -100.
+
+    Returns
+    -------
+    Tensor [N]
+        In nats.
+
+    Raises
+    ------
+    DataError
+        If labels and logits do not fit together.
+    """
+    return cross_entropy_of(forward(model, batch), labels(batch), classes_last=isinstance(batch, Mapping))
+
+
+def cross_entropy_of(logits: Tensor, target: Tensor, classes_last: bool = False) -> Tensor:
+    """Cross-entropy [N] of logits [N, K, ...] (or [N, ..., K], `classes_last`) and targets [N, ...]."""
+    if classes_last and logits.dim() > 2:
+        logits = logits.movedim(-1, 1)
+    soft = target.is_floating_point() and target.shape == logits.shape
+    fits = soft or logits.shape[:1] + logits.shape[2:] == target.shape
+    if logits.dim() < 2 or not fits or (target.is_floating_point() and not soft):
+        raise DataError(
+            f"labels {list(target.shape)} ({target.dtype}) do not fit logits {list(logits.shape)}: class "
+            "labels are integers [N] for logits [N, K]. For regression or another task pass loss=, a "
+            "function loss(model, batch) that returns one value a sample."
+        )
+    if not soft:
+        target = target.long()
+    try:
+        losses = F.cross_entropy(logits, target, reduction="none")  # [N, ...]
+    except IndexError as error:
+        raise DataError(
+            f"a label lies outside the model's {logits.shape[1]} classes (0 to {logits.shape[1] - 1}): {error}"
+        ) from error
+    if losses.dim() == 1:
+        return losses
+    counted = (target != -100) if not soft else torch.ones_like(losses)
+    return losses.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Leaving no trace: whatever runs inside :func:`evaluating`, the model comes out bit by bit as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give the caller its random state back: Python's, NumPy's, torch's on every device in use."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put the model in eval mode, and restore it at the end, even after an error.
+
+    Restored: training flags, buffers, ``requires_grad``, ``.grad``, weights that a forward pass rewrites
+    (``max_norm`` of an Embedding), and the caller's random state.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    gradients = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    rewritten = [
+        (weight, weight.detach().clone())
+        for module in model.modules()
+        if getattr(module, "max_norm", None) is not None
+        for weight in module.parameters(recurse=False)
+    ]
+    with preserved_rng():
+        try:
+            model.eval()
+            for parameter, _, _ in gradients:
+                parameter.grad = None
+            yield model
+        finally:
+            for module, training in flags:
+                module.training = training
+            for parameter, required, gradient in gradients:
+                parameter.requires_grad_(required)
+                parameter.grad = gradient
+            with torch.no_grad():
+                for module, name, buffer, value in buffers:
+                    module._buffers[name] = buffer
+                    if buffer is not None and value is not None:
+                        buffer.copy_(value)
+                for weight, value in rewritten:
+                    weight.copy_(value)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first tensor; the CPU where it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who is who in ``fit(model, ...)``: the forget set, the retain set, the validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from unlearnkit.data.batches import Batch
+from unlearnkit.data.loaders import as_loader, complement
+
+USAGE = (
+    "fit takes one of three forms:\n"
+    "    fit(model, forget)                  # retain: the rest of the Subset that forget draws from\n"
+    "    fit(model, retain, forget)\n"
+    "    fit(model, retain=..., forget=..., validation=...)"
+)
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What was measured on data, and stands in for it: an ``Importance``."""
+
+    sums: dict[str, Tensor]
+    count: int
+
+
+@dataclass(frozen=True)
+class ForgetRetain:
+    """The data of one unlearning request.
+
+    Attributes
+    ----------
+    forget : iterable of batches, or an importance measured on the forget set
+    retain : iterable of batches; or an importance, which is that of the whole training set, forget set
+        included (the one that can be stored before a request comes); None where nothing is known of it
+    validation : iterable of batches, or None
+        Held-out samples.
+    """
+
+    forget: Iterable[Batch] | Measured
+    retain: Iterable[Batch] | Measured | None = None
+    validation: Iterable[Batch] | None = None
+
+    @classmethod
+    def resolve(
+        cls, data: tuple[Any, ...], retain: Any = None, forget: Any = None, validation: Any = None
+    ) -> ForgetRetain:
+        """Read the arguments of ``fit`` as ``range`` reads its own.
+
+        Raises
+        ------
+        TypeError
+            If the arguments are none of the three forms, which the message shows.
+        DataError
+            If a role is filled with something that is not data.
+        """
+        if len(data) == 1 and forget is None:
+            forget = data[0]
+        elif len(data) == 2 and forget is None and retain is None:
+            retain, forget = data
+        elif data:
+            given = [name for name, value in (("retain", retain), ("forget", forget)) if value is not None]
+            beside = f" beside {' and '.join(given)}" if given else ""
+            raise TypeError(f"got {len(data)} positional data arguments{beside}. {USAGE}")
+        if forget is None:
+            raise TypeError(f"the forget set is missing. {USAGE}")
+        if retain is None and not isinstance(forget, Measured):
+            retain = complement(forget)
+        return cls(
+            forget=_source(forget, "forget"),
+            retain=None if retain is None else _source(retain, "retain"),
+            validation=None if validation is None else as_loader(validation, name="validation"),
+        )
+
+
+def _source(data: Any, name: str) -> Iterable[Batch] | Measured:
+    return data if isinstance(data, Measured) else as_loader(data, name=name)

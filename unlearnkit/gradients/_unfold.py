@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""im2col in one, two or three dimensions, with everything that a convolution can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearnkit.gradients.pairs import Workspace
+
+
+def unfold(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    workspace: Workspace,
+    limit: Sequence[int] | None = None,
+) -> Tensor:
+    """Return the patches of x that a convolution multiplies with its kernel.
+
+    Parameters
+    ----------
+    x : Tensor [N, C, *space]
+    kernel, stride, padding, dilation : as of a convolution; padding may be ``"same"`` or ``"valid"``
+    groups : int
+    workspace : Workspace
+        Where the patches are written.
+    limit : sequence of int, optional
+        How many positions to keep along each dimension: a transposed convolution with ``output_padding``
+        has more room than positions.
+
+    Returns
+    -------
+    Tensor [N, G, C / G * prod(kernel), T]
+        The second to last dimension in the order of a weight's memory.
+    """
+    rank = len(kernel)
+    stride, dilation = _each(stride, rank), _each(dilation, rank)
+    before, after = _padding(padding, kernel, dilation)
+    if any(before) or any(after):
+        pads = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+        x = F.pad(x, pads)
+    positions = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+    ]
+    if limit is not None:
+        positions = list(limit)
+    steps = x.stride()[2:]
+    windows = x.as_strided(  # [N, C, *kernel, *positions]
+        (*x.shape[:2], *kernel, *positions),
+        (
+            *x.stride()[:2],
+            *(step * d for step, d in zip(steps, dilation, strict=True)),
+            *(step * s for step, s in zip(steps, stride, strict=True)),
+        ),
+    )
+    patches = workspace.take("patches", windows.shape, x).copy_(windows)  # twice as fast as F.unfold
+    return patches.view(len(x), groups, -1, torch.Size(positions).numel())
+
+
+def _each(value: Any, rank: int) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,) * rank
+    return tuple(value) * (rank if len(value) == 1 else 1)
+
+
+def _padding(
+    padding: Any, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if padding == "valid":
+        padding = 0
+    if padding == "same":  # an even kernel pads one more at the end
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    both = _each(padding, len(kernel))
+    return both, both

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Per-sample gradients, held as what they are made of.
+
+A use of a weight leaves a *contribution*: not the per-sample gradients [N, *shape] themselves, which are N
+times as large as the weight, but the pair (or the indices, or the values) they follow from. What is wanted
+of them (the sum of squares here) is written once over contributions, whatever layer they come from.
+
+Legend: N samples, T positions, G groups, I inputs and O outputs of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Memory that one contribution may use at a time, beside its inputs and its result."""
+
+
+class Workspace:
+    """Buffers that are used again and again: fresh memory costs more than what is computed in it.
+
+    Every page of a large new tensor is mapped and zeroed by the operating system at its first touch; for the
+    im2col of a ResNet that took longer than the convolutions.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, slot: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Return an uninitialised tensor, valid until the next call for the same slot."""
+        size = torch.Size(shape).numel()
+        key = (slot, like.dtype, like.device)
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[key] = like.new_empty(size)
+        return buffer[:size].view(*shape)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half precision, else the dtype itself: squares of small gradients underflow in halves."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Return the tensor in its accumulation dtype."""
+    return tensor.to(accumulation_dtype(tensor.dtype))
+
+
+class Contribution(Protocol):
+    """What one use of a weight adds to the gradient of each sample."""
+
+    n: int
+
+    def square_sum(self, workspace: Workspace) -> Tensor:
+        """Return sum_n g_n^2, of the weight's shape."""
+
+    def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
+        """Return the gradients of some samples, [stop - start, *shape]."""
+
+
+@dataclass
+class Outer:
+    """g_n = sum_t g[n, :, t] a[n, :, t]^T: Linear, convolutions, matrix products.
+
+    Attributes
+    ----------
+    x, g : Tensor [N, ...]
+        The input, and the gradient of the summed loss with respect to the output.
+    unroll : callable
+        Makes of some samples of both the pair a [n, G, T, I] and g [n, G, T, O]. Not before it is needed:
+        of a convolution, a is its input copied once for every tap of the kernel.
+    shape : torch.Size
+        The weight's shape; its elements are [G, O, I] in memory order.
+    """
+
+    x: Tensor
+    g: Tensor
+    unroll: Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
+    shape: torch.Size
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    def square_sum(self, workspace: Workspace) -> Tensor:
+        """Sum over n of (sum_t g a^T)^2. Where T = 1, that is the one product (g^2)^T (a^2)."""
+        total: Tensor | None = None
+        for start, stop in self._chunks(workspace):
+            part = _outer_square_sum(*self._pair(start, stop, workspace), workspace)  # [G, O, I]
+            total = part if total is None else total.add_(part)
+        if total is None:
+            return torch.zeros(self.shape, dtype=accumulation_dtype(self.g.dtype), device=self.g.device)
+        return total.reshape(self.shape)
+
+    def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
+        """Return sum_t g a^T of some samples."""
+        a, g = self._pair(start, stop, workspace)
+        return torch.matmul(g.transpose(-1, -2), a).reshape(stop - start, *self.shape)
+
+    def _pair(self, start: int, stop: int, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        return self.unroll(upcast(self.x[start:stop]), upcast(self.g[start:stop]), workspace)
+
+    def _chunks(self, workspace: Workspace) -> Iterator[tuple[int, int]]:
+        if self.n == 0:
+            return
+        a, _ = self._pair(0, 1, workspace)  # [1, G, T, I]
+        entries = a.numel() + (0 if a.shape[2] == 1 else self.shape.numel())
+        step = max(1, CHUNK_BYTES // max(1, entries * a.element_size()))
+        for start in range(0, self.n, step):
+            yield start, min(start + step, self.n)
+
+
+def _outer_square_sum(a: Tensor, g: Tensor, workspace: Workspace) -> Tensor:
+    """Return sum_n (sum_t g a^T)^2 [G, O, I] of a [N, G, T, I] and g [N, G, T, O]."""
+    n, groups, positions, inputs = a.shape
+    if positions == 1:
+        a2, g2 = a[:, :, 0].square(), g[:, :, 0].square()  # [N, G, I], [N, G, O]
+        return torch.matmul(g2.permute(1, 2, 0), a2.permute(1, 0, 2))
+    w = workspace.take("gradients", (n * groups, g.shape[-1], inputs), a)
+    torch.bmm(g.flatten(0, 1).transpose(1, 2), a.flatten(0, 1), out=w)  # [N * G, O, I]
+    return w.square_().view(n, groups, -1, inputs).sum(0)
+
+
+@dataclass
+class Direct:
+    """The gradients themselves, [N, *shape]: biases, norm layers, parameters that broadcast."""
+
+    values: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.values)
+
+    def square_sum(self, workspace: Workspace) -> Tensor:
+        """Return sum_n g_n^2."""
+        return self.values.square().sum(0)
+
+    def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
+        """Return the gradients of some samples."""
+        return self.values[start:stop]
+
+
+@dataclass
+class Lookup:
+    """Rows of a table [V, D]: g_n[v] = sum of g[n, t] over the positions t where index[n, t] = v.
+
+    Repeated indices of one sample are added before they are squared.
+    """
+
+    index: Tensor  # [N, T]
+    g: Tensor  # [N, T, D]
+    shape: torch.Size  # [V, D]
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.index)
+
+    def square_sum(self, workspace: Workspace) -> Tensor:
+        """Merge equal (sample, index), square, and add up: no [N, V, D] is made."""
+        size = self.shape[0]
+        g = upcast(self.g)
+        sample = torch.arange(self.n, device=self.index.device)[:, None]
+        keys, inverse = torch.unique(self.index + sample * size, return_inverse=True)
+        merged = g.new_zeros(len(keys), g.shape[-1])  # [U, D]
+        merged.index_add_(0, inverse.flatten(), g.flatten(0, 1))
+        return g.new_zeros(self.shape).index_add_(0, keys % size, merged.square_())
+
+    def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
+        """Return the gradients of some samples, as tables."""
+        index, g = self.index[start:stop], upcast(self.g[start:stop])
+        tables = g.new_zeros(len(index) * self.shape[0], g.shape[-1])
+        sample = torch.arange(len(index), device=index.device)[:, None]
+        tables.index_add_(0, (index + sample * self.shape[0]).flatten(), g.flatten(0, 1))
+        return tables.reshape(len(index), *self.shape)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a parameter that a use has seen, as strides into it: ``w.t()``, a row block, all of it."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, view: Tensor, parameter: Tensor) -> Region:
+        """Describe `view`, which shares the parameter's memory."""
+        offset = view.storage_offset() - parameter.storage_offset()
+        return cls(tuple(view.shape), view.stride(), offset)
+
+    def within(self, tensor: Tensor, leading: int | None = None) -> Tensor:
+        """Return this part of `tensor`, which has the parameter's strides; `leading`: of a stack of them."""
+        if leading is None:
+            return tensor.as_strided(self.size, self.stride, tensor.storage_offset() + self.offset)
+        return tensor.as_strided(
+            (leading, *self.size),
+            (tensor.stride(0), *self.stride),
+            tensor.storage_offset() + self.offset,
+        )
+
+
+@torch.no_grad()
+def add_square_sum(
+    total: Tensor,
+    uses: list[tuple[Region, Contribution]],
+    workspace: Workspace,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Add sum_n (sum of all uses' g_n)^2 to `total`, a tensor with the parameter's strides.
+
+    A parameter used once, or in parts that do not overlap, is squared use by use. Otherwise (a module
+    called twice, a tied weight) the gradients of a sample are added over its uses, in `dtype`, before they are
+    squared.
+    """
+    if len(uses) == 1 or _disjoint(total, [region for region, _ in uses]):
+        for region, contribution in uses:
+            region.within(total).add_(contribution.square_sum(workspace))
+        return
+    n = uses[0][1].n
+    step = max(1, min(n, CHUNK_BYTES // (total.numel() * dtype.itemsize)))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        # a stack of tensors with the parameter's own strides, so that every region finds its place
+        stack = torch.zeros(stop - start, total.numel(), dtype=dtype, device=total.device)
+        for region, contribution in uses:
+            region.within(stack, stop - start).add_(contribution.gradients(start, stop, workspace))
+        whole = Region(tuple(total.shape), total.stride(), 0)
+        total.add_(whole.within(stack, stop - start).square().sum(0))
+
+
+def _disjoint(total: Tensor, regions: list[Region]) -> bool:
+    """Tell whether no element of the parameter lies in two regions."""
+    if sum(torch.Size(region.size).numel() for region in regions) > total.numel():
+        return False
+    seen = torch.zeros_like(total, dtype=torch.int8)
+    for region in regions:
+        region.within(seen).add_(1)
+    return bool((seen <= 1).all())
