@@ -20,6 +20,9 @@ from torch import Tensor
 CHUNK_BYTES = 64 * 2**20
 """Memory that one contribution may use at a time, beside its inputs and its result."""
 
+TILE_BYTES = 3 * 2**19
+"""Memory of a gradient's rows that are squared while they lie in the processor's cache."""
+
 
 class Workspace:
     """Buffers that are used again and again: fresh memory costs more than what is computed in it.
@@ -110,7 +113,8 @@ class Outer:
         if self.n == 0:
             return
         a, _ = self._pair(0, 1, workspace)  # [1, G, T, I]
-        entries = a.numel() + (0 if a.shape[2] == 1 else self.shape.numel())
+        gradient = self.shape.numel() * a.element_size()
+        entries = a.numel() + (0 if a.shape[2] == 1 or gradient > TILE_BYTES // 8 else self.shape.numel())
         step = max(1, CHUNK_BYTES // max(1, entries * a.element_size()))
         for start in range(0, self.n, step):
             yield start, min(start + step, self.n)
@@ -122,9 +126,26 @@ def _outer_square_sum(a: Tensor, g: Tensor, workspace: Workspace) -> Tensor:
     if positions == 1:
         a2, g2 = a[:, :, 0].square(), g[:, :, 0].square()  # [N, G, I], [N, G, O]
         return torch.matmul(g2.permute(1, 2, 0), a2.permute(1, 0, 2))
-    w = workspace.take("gradients", (n * groups, g.shape[-1], inputs), a)
+    outputs = g.shape[-1]
+    if groups == 1 and a.device.type == "cpu" and outputs * inputs * a.element_size() > TILE_BYTES // 8:
+        return _tiled_square_sum(a[:, 0], g[:, 0], workspace)[None]
+    w = workspace.take("gradients", (n * groups, outputs, inputs), a)
     torch.bmm(g.flatten(0, 1).transpose(1, 2), a.flatten(0, 1), out=w)  # [N * G, O, I]
-    return w.square_().view(n, groups, -1, inputs).sum(0)
+    return w.square_().view(n, groups, outputs, inputs).sum(0)
+
+
+def _tiled_square_sum(a: Tensor, g: Tensor, workspace: Workspace) -> Tensor:
+    """Return sum_n (sum_t g a^T)^2 [O, I], rows of one sample's gradient at a time: they stay in the cache."""
+    outputs, inputs = g.shape[-1], a.shape[-1]
+    total = a.new_zeros(outputs, inputs)
+    rows = min(outputs, max(16, TILE_BYTES // (inputs * a.element_size())))
+    for start in range(0, outputs, rows):
+        part = total[start : start + rows]
+        w = workspace.take("gradients", part.shape, a)
+        for sample, gradient in zip(a, g[..., start : start + rows], strict=True):  # [T, I], [T, rows]
+            torch.mm(gradient.t(), sample, out=w)
+            part.addcmul_(w, w)
+    return total
 
 
 @dataclass
