@@ -180,7 +180,10 @@ class Capture(TorchFunctionMode):
         versions = tuple(t._version for t in inputs)
         tap = Tap((first, order), slots, use, target.shape, target.dtype, dims, versions, self.seen.routed)
         self.seen.taps.append(tap)
-        target.register_hook(lambda gradient: self.on_gradient(tap, gradient))
+        on_gradient = self.on_gradient
+        # not self: through `seen` it holds later activations, whose graph holds this hook, a cycle that
+        # runs through C++ and is never collected
+        target.register_hook(lambda gradient: on_gradient(tap, gradient))
 
 
 class _Spread(torch.autograd.Function):
