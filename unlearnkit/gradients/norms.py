@@ -29,7 +29,8 @@ def _normalised(
     def contribute(g: Tensor, split: Split) -> list[Contribution]:
         scaled, shift = upcast(g) * normalise(upcast(input)), upcast(g)
         if kept is None:
-            return [Direct(split(t).flatten(3).sum((1, 3))) for t in (scaled, shift)]  # [N, m, C, ...] to [N, C]
+            # [N, m, C, ...], or [N, m, C] without positions, to [N, C]
+            return [Direct(split(t)[..., None].flatten(3).sum((1, 3))) for t in (scaled, shift)]
         return [Direct(split(t).flatten(1, -kept - 1).sum(1)) for t in (scaled, shift)]
 
     dims = first_dim if kept is None else leading(kept)
