@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.svm import SVC
+from torch import nn
+
+from unlearnkit.exceptions import DataError
+from unlearnkit.metrics import confidence_mia, mia
+
+
+def test_two_points_split_at_their_midpoint():
+    # By symmetry the decision boundary of one member at 1 and one non-member at 0 is 1/2.
+    assert mia([1.0], [0.0], [0.9, 0.6, 0.4, 0.1]) == 0.5
+    assert mia([1.0], [0.0], [0.49]) == 1
+    assert mia([1.0], [0.0], [0.51]) == 0
+
+
+def test_separated_sides():
+    rng = np.random.default_rng(0)
+    high, low = 0.95 + 0.04 * rng.random(60), 0.05 + 0.04 * rng.random(60)
+    assert mia(high, low, low) == 1
+    assert mia(high, low, high) == 0
+    assert mia(high, low, np.concatenate([low[:15], high[:5]])) == 0.75
+
+
+def test_it_is_the_authors_attack_where_nothing_is_drawn():
+    # Unlearn-Saliency, evaluation/SVC_MIA.py: SVC(C=3, gamma="auto", kernel="rbf") with members
+    # labelled 1 and 1 - mean(prediction) of the targets; equal sides leave no room for a draw.
+    rng = np.random.default_rng(1)
+    members, nonmembers, targets = rng.beta(6, 1, 200), rng.beta(3, 1, 200), rng.beta(4, 1, 150)
+    clf = SVC(C=3, gamma="auto", kernel="rbf")
+    clf.fit(
+        np.concatenate([members, nonmembers]).reshape(-1, 1),
+        np.concatenate([np.ones(200), np.zeros(200)]),
+    )
+    expected = 1 - clf.predict(targets.reshape(-1, 1)).mean()
+    assert mia(members, nonmembers, targets) == pytest.approx(expected, abs=1e-12)
+
+
+def test_exchangeable_samples_average_to_a_half():
+    rng = np.random.default_rng(2)
+    scores = [mia(*rng.random((3, 100)), random_state=seed) for seed in range(60)]
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.1)
+
+
+def test_shadow_sets_are_balanced():
+    # 10 members against 1,000 non-members, all separable: an unbalanced SVC with C = 3 and
+    # inseparable sides would call everything a non-member.
+    rng = np.random.default_rng(3)
+    members, nonmembers = rng.normal(0.6, 0.1, 20), rng.normal(0.5, 0.1, 2000)
+    judged = rng.normal(0.6, 0.1, 500)
+    unbalanced = SVC(C=3, gamma="auto").fit(
+        np.concatenate([members, nonmembers])[:, None], np.repeat([1, 0], [20, 2000])
+    )
+    assert 1 - unbalanced.predict(judged[:, None]).mean() == 1
+    assert mia(members, nonmembers, judged) < 0.8
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 50),
+    st.integers(0, 100),
+)  # fmt: skip
+def test_score_is_a_share_of_the_targets_and_repeats(m, n, t, cap, seed):
+    rng = np.random.default_rng(seed)
+    sides = rng.random(m), rng.random(n), rng.random(t)
+    score = mia(*sides, max_samples=cap, random_state=seed)
+    assert 0 <= score <= 1
+    assert score * t == pytest.approx(round(score * t))
+    assert score == mia(*sides, max_samples=cap, random_state=seed)
+
+
+def test_max_samples_caps_either_side(monkeypatch):
+    sizes = []
+    fit = SVC.fit
+    monkeypatch.setattr(
+        SVC, "fit", lambda self, x, y: sizes.append(np.bincount(y)) or fit(self, x, y)
+    )
+    rng = np.random.default_rng(4)
+    mia(rng.random(90), rng.random(50), rng.random(5), max_samples=30)
+    mia(rng.random(90), rng.random(50), rng.random(5), max_samples=None)
+    assert [list(size) for size in sizes] == [[30, 30], [50, 50]]
+
+
+def test_draw_depends_on_the_seed_alone():
+    rng = np.random.default_rng(5)
+    sides = rng.random(300), rng.random(300), rng.random(200)
+    scores = [mia(*sides, max_samples=20, random_state=seed) for seed in range(8)]
+    assert len(set(scores)) > 1
+    np.random.seed(0)
+    assert mia(*sides, max_samples=20, random_state=3) == scores[3]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (([], [0.1], [0.1]), "members"),
+        (([0.1], [], [0.1]), "nonmembers"),
+        (([0.1], [0.1], []), "targets"),
+        (([[0.1]], [0.1], [0.1]), "one value a sample"),
+        (([0.1, np.nan], [0.1], [0.1]), "got 1 NaN"),
+        (([0.1], [0.1], [np.inf]), "targets must be finite"),
+    ],
+)
+def test_unusable_arrays_are_refused(arrays, message):
+    with pytest.raises(DataError, match=message):
+        mia(*arrays)
+
+
+def test_a_cap_below_one_is_refused():
+    with pytest.raises(DataError, match="max_samples"):
+        mia([0.1], [0.2], [0.3], max_samples=0)
+
+
+def test_confidence_mia_of_a_model():
+    # Confidence in label 1 is sigmoid(2x): members near 1, the others near 0.
+    model = nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+
+    def data(value, n):
+        return torch.full((n, 1), value), torch.ones(n, dtype=torch.long)
+
+    forget = tuple(torch.cat(pair) for pair in zip(data(3.0, 1), data(-3.0, 3), strict=True))
+    assert confidence_mia(model, data(3.0, 12), data(-3.0, 9), forget) == 0.75

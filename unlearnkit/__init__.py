@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Make a trained PyTorch model forget.
+
+>>> from unlearnkit import ASSD
+>>> # assd = ASSD().fit(model, forget_loader)
+>>> # clean = assd.transform(model)
+"""
+
+from unlearnkit import metrics
+from unlearnkit.config import show_config
+from unlearnkit.edit import WeightEdit
+from unlearnkit.exceptions import (
+    CollapseWarning,
+    DataError,
+    EditMismatchError,
+    FallbackWarning,
+    IneffectiveWarning,
+    NondeterminismWarning,
+    UnlearnError,
+    UnlearnWarning,
+    UnsupportedModuleError,
+)
+from unlearnkit.importance import FisherDiagonal, Importance, LogitNorm
+from unlearnkit.methods import ASSD, LFSSD, SSD
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ASSD",
+    "LFSSD",
+    "SSD",
+    "CollapseWarning",
+    "DataError",
+    "EditMismatchError",
+    "FallbackWarning",
+    "FisherDiagonal",
+    "Importance",
+    "IneffectiveWarning",
+    "LogitNorm",
+    "NondeterminismWarning",
+    "UnlearnError",
+    "UnlearnWarning",
+    "UnsupportedModuleError",
+    "WeightEdit",
+    "metrics",
+    "show_config",
+]
