@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
@@ -12,10 +11,22 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from unlearnkit.data import ForgetRetain, Loss, Measured, device_of, evaluating, sample_of, to_device
+from unlearnkit.data import (
+    Batch,
+    ForgetRetain,
+    Loss,
+    Measured,
+    cross_entropy,
+    device_of,
+    evaluating,
+    labels,
+    preserved_rng,
+    sample_of,
+    to_device,
+)
 from unlearnkit.edit import WeightEdit
-from unlearnkit.exceptions import CollapseWarning, DataError
-from unlearnkit.metrics import Timer, accuracy_from_logits, predict_logits
+from unlearnkit.exceptions import CollapseWarning, DataError, warn
+from unlearnkit.metrics import Timer, accuracy
 from unlearnkit.parameters import unwrap
 
 M = TypeVar("M", bound=nn.Module)
@@ -24,13 +35,17 @@ Self = TypeVar("Self", bound="Unlearner")
 COLLAPSE = 0.1
 """A loss of accuracy on what should be kept of which a user must know."""
 
+SAMPLES = 1024
+"""How many samples are looked at for that."""
 
-class Unlearner(BaseEstimator):  # type: ignore[misc]
+
+class Unlearner(BaseEstimator):
     """Base of the methods: learns a :class:`~unlearnkit.WeightEdit` from a model and its data.
 
-    A method implements :meth:`_fit`, and :meth:`_measure` where part of the work serves every setting of its
-    parameters, as in a search. Everything else is done here, once: the arguments of ``fit`` are resolved,
-    the model is kept as it was, and an edit that ruins what should be kept is reported.
+    A method implements :meth:`_fit`, and :meth:`_measure` where part of the work serves every
+    setting of its parameters, as in a search. Everything else is done here, once: the arguments of
+    ``fit`` are resolved, the model is kept as it was, and an edit that ruins what should be kept is
+    reported.
 
     Attributes
     ----------
@@ -48,7 +63,9 @@ class Unlearner(BaseEstimator):  # type: ignore[misc]
     @overload
     def fit(self: Self, model: nn.Module, forget: Any, /, *, validation: Any = None) -> Self: ...
     @overload
-    def fit(self: Self, model: nn.Module, retain: Any, forget: Any, /, *, validation: Any = None) -> Self: ...
+    def fit(
+        self: Self, model: nn.Module, retain: Any, forget: Any, /, *, validation: Any = None
+    ) -> Self: ...
     @overload
     def fit(
         self: Self, model: nn.Module, *, forget: Any, retain: Any = None, validation: Any = None
@@ -73,9 +90,9 @@ class Unlearner(BaseEstimator):  # type: ignore[misc]
         *data : one or two of: DataLoader, Dataset, (X, y), Importance
             ``fit(model, forget)`` or ``fit(model, retain, forget)``.
         retain, forget : the same, by keyword
-            Where retain is left out, it is the rest of the ``Subset`` that forget draws from. An
-            :class:`~unlearnkit.Importance` in its place is that of the whole training set, the forget set
-            included.
+            Where retain is left out, it is the rest of the data set that forget is a ``Subset`` of.
+            An :class:`~unlearnkit.Importance` in its place is that of the whole training set, the
+            forget set included.
         validation : DataLoader, Dataset or (X, y), optional
             Held-out samples.
 
@@ -92,25 +109,35 @@ class Unlearner(BaseEstimator):  # type: ignore[misc]
         UnsupportedModuleError
             If the model cannot be measured exactly.
         """
+        self._forget_fit()
         if not isinstance(model, nn.Module):
             raise TypeError(
-                f"the first argument of fit is the model, a torch.nn.Module; got {type(model).__name__}."
+                "the first argument of fit is the model, a torch.nn.Module; got "
+                f"{type(model).__name__}."
             )
-        for name in [name for name in vars(self) if name.endswith("_") and name != "lambda_"]:
-            delattr(self, name)  # a fit that fails must not leave the result of an earlier one
+        if self.loss is not None and not callable(self.loss):
+            raise DataError(
+                "loss must be a function loss(model, batch) that returns one value a sample, got "
+                f"{self.loss!r}."
+            )
         self._validate()
         roles = ForgetRetain.resolve(data, retain, forget, validation)
-        if self.needs_retain == "data" and (roles.retain is None or isinstance(roles.retain, Measured)):
+        if self.needs_retain == "data" and not _is_data(roles.retain):
+            got = "nothing" if roles.retain is None else f"an {type(roles.retain).__name__}"
             raise DataError(
-                f"{type(self).__name__} trains on the retain set, so it needs the samples themselves: pass "
-                "fit(model, retain, forget). ASSD and SSD can work from a stored importance."
+                f"{type(self).__name__} trains on the retain set, so it needs the samples "
+                f"themselves, and got {got}: pass fit(model, retain, forget). ASSD and SSD can "
+                "work from a stored importance."
             )
         inner = unwrap(model)
-        with Timer() as timer:
-            measured = self._measure(inner, roles)
-            self.edit_ = self._fit(inner, roles, measured)
-        self.seconds_ = timer.seconds
-        self._warn_of_collapse(inner, roles)
+        # the walk over a loader draws random numbers, even without shuffling; and a caller may have
+        # switched gradients off, which inference mode does beyond what enable_grad can mend
+        with preserved_rng(), torch.inference_mode(False):
+            with Timer() as timer:
+                measured = self._measure(inner, roles)
+                edit = self._fit(inner, roles, measured)
+            self.edit_, self.seconds_ = edit, timer.seconds
+            self._warn_of_collapse(inner, roles)
         return self
 
     def transform(self, model: M) -> M:
@@ -130,11 +157,20 @@ class Unlearner(BaseEstimator):  # type: ignore[misc]
         """Fit, and return the copy that has forgotten: ``fit(...).transform(model)``."""
         return self.fit(model, *data, **named).transform(model)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "edit_")
+
+    def _forget_fit(self) -> None:
+        """Drop the results of an earlier fit: one that fails must not leave them standing."""
+        parameters = self.get_params(deep=False)  # lambda_ is one of them
+        for name in [name for name in vars(self) if name.endswith("_") and name not in parameters]:
+            delattr(self, name)
+
     def _validate(self) -> None:
         """Check the parameters. Overridden where there are any."""
 
     def _measure(self, model: nn.Module, roles: ForgetRetain) -> Any:
-        """Return what serves every setting of the method's parameters. Overridden where something does."""
+        """Return what serves every setting of the parameters. Overridden where something does."""
         return None
 
     @abstractmethod
@@ -143,29 +179,41 @@ class Unlearner(BaseEstimator):  # type: ignore[misc]
 
     def _warn_of_collapse(self, model: nn.Module, roles: ForgetRetain) -> None:
         kept, name = roles.retain, "retain"
-        if kept is None or isinstance(kept, Measured):
+        if not _is_data(kept):
             kept, name = roles.validation, "validation"
         if kept is None or len(self.edit_) == 0:
             return
-        part = sample_of(kept, 1024)
-        edited = self.edit_.apply(model)
-        if self.loss is not None:
-            before, after = (_mean_loss(m, part, self.loss) for m in (model, edited))
-            if not after <= 2 * before + 0.1:
-                self._say_collapse(f"the mean loss on {name} samples rose from {before:.3g} to {after:.3g}")
+        part = sample_of(kept, SAMPLES)  # type: ignore[arg-type]
+        first = next(iter(part), None)
+        if first is None:
             return
-        before, after = (accuracy_from_logits(*predict_logits(m, part)) for m in (model, edited))
-        if after < before - COLLAPSE:
-            self._say_collapse(f"accuracy on {name} samples fell from {before:.1%} to {after:.1%}")
-
-    def _say_collapse(self, what: str) -> None:
-        warnings.warn(
-            f"{what}: the edit damages what should be kept. {self._milder()}", CollapseWarning, stacklevel=4
-        )
+        edited = self.edit_.apply(model)
+        if self.loss is None and _has_classes(first):
+            before, after = accuracy(model, part), accuracy(edited, part)
+            collapsed = after < before - COLLAPSE
+            what = f"accuracy on {name} samples fell from {before:.1%} to {after:.1%}"
+        else:
+            before, after = (
+                _mean_loss(m, part, self.loss or cross_entropy) for m in (model, edited)
+            )
+            collapsed = not after <= 2 * before + 0.1  # also where it is NaN
+            what = f"the mean loss on {name} samples rose from {before:.3g} to {after:.3g}"
+        if collapsed:
+            warn(f"{what}: the edit damages what should be kept. {self._milder()}", CollapseWarning)
 
     def _milder(self) -> str:
         """Say which parameter makes the edit milder."""
         return "Choose a milder setting, or repair the model by fine-tuning on the retain set."
+
+
+def _is_data(source: Any) -> bool:
+    return source is not None and not isinstance(source, Measured)
+
+
+def _has_classes(batch: Batch) -> bool:
+    """Tell whether a sample has one class, so that there is an accuracy."""
+    target = labels(batch)
+    return target.dim() == 1 and not target.is_floating_point()
 
 
 @torch.no_grad()

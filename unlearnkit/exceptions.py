@@ -5,6 +5,16 @@ An error says what was expected, what was found and what to do about it. Catch
 `UnlearnError` for all of them; silence or promote `UnlearnWarning` for all warnings.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
 
 class UnlearnError(Exception):
     """Root of every error that the library raises on purpose."""
@@ -49,3 +59,18 @@ class NondeterminismWarning(UnlearnWarning):
 
 class IneffectiveWarning(UnlearnWarning):
     """The edit changed nothing, or too little for the forget set to have been forgotten."""
+
+
+def warn(message: str, category: type[UnlearnWarning]) -> None:
+    """Warn at the line of the user's code that called the library, however deep this call lies.
+
+    Parameters
+    ----------
+    message : str
+    category : subclass of UnlearnWarning
+    """
+    frame: FrameType | None = sys._getframe()
+    level = 0
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level + 1)

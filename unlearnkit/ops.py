@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The operators: one typed function each, over plain tensors.
 
-This is the only file that names the compiled module. What that module does not provide is computed in
-torch and NumPy, with the same numbers.
+This is the only file that names the compiled module. What that module does not provide is computed
+in torch and NumPy, with the same numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unlearnkit.exceptions import DataError
 def build_info() -> dict[str, Any]:
     """Return how the compiled module was built; ``{"native": False}`` where there is none."""
     try:
-        from unlearnkit import _C  # noqa: PLC0415  (absent in a pure Python install)
+        from unlearnkit import _C  # absent in a pure Python install
     except ImportError:
         return {"native": False}
     return dict(_C.build_info())
@@ -31,11 +31,13 @@ def importance_ratio(forget: Tensor, reference: Tensor) -> Tensor:
     return forget / reference
 
 
-def dampening_factor(forget: Tensor, reference: Tensor, alpha: float, lambda_: float = 1.0) -> Tensor:
+def dampening_factor(
+    forget: Tensor, reference: Tensor, alpha: float, lambda_: float = 1.0
+) -> Tensor:
     """Return the factor by which selective synaptic dampening multiplies each weight.
 
-    ``min(lambda * F_D / F_f, 1)`` where ``F_f > alpha * F_D``, strictly, and 1 elsewhere. Where F_D = 0 < F_f
-    that is 0; where both are zero, or one is NaN, the weight is left alone.
+    ``min(lambda * F_D / F_f, 1)`` where ``F_f > alpha * F_D``, strictly, and 1 elsewhere. Where
+    F_D = 0 < F_f that is 0; where both are zero, or one is NaN, the weight is left alone.
 
     Parameters
     ----------
@@ -48,19 +50,19 @@ def dampening_factor(forget: Tensor, reference: Tensor, alpha: float, lambda_: f
 
     Notes
     -----
-    Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", arXiv
-    2308.07707; ``modify_weight`` of the authors' code.
+    Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic
+    Dampening", arXiv 2308.07707; ``modify_weight`` of the authors' code.
     """
-    # alpha = inf (nothing is selected) times F_D = 0 would be NaN, which compares false as it should
+    # alpha = inf (nothing is selected) times F_D = 0 is NaN, which compares false as it should
     selected = forget > alpha * reference
     factor = (lambda_ * reference / forget).clamp(max=1.0)
     return torch.where(selected, factor, torch.ones_like(factor))
 
 
 def percentile(tensors: Iterable[Tensor], q: float) -> float:
-    """Return the q-th percentile over the finite values of all tensors, as NumPy's ``linear`` method has it.
+    """Return the q-th percentile over the finite values of all tensors together.
 
-    Unlike ``torch.quantile`` without a limit of 2^24 values.
+    By NumPy's ``linear`` method, and without the limit of ``torch.quantile`` to 2^24 values.
 
     Parameters
     ----------
@@ -73,20 +75,12 @@ def percentile(tensors: Iterable[Tensor], q: float) -> float:
     DataError
         If no value is finite.
     """
-    return float(np.percentile(finite_values(tensors), q))
-
-
-def finite_values(tensors: Iterable[Tensor]) -> np.ndarray[Any, Any]:
-    """Return the finite values of all tensors in one array.
-
-    Raises
-    ------
-    DataError
-        If there are none.
-    """
     parts = [tensor.detach().flatten() for tensor in tensors]
-    kept = [part[torch.isfinite(part)].cpu().numpy() for part in parts]
-    values = np.concatenate(kept) if kept else np.empty(0)
-    if values.size == 0:
+    parts = [part[torch.isfinite(part)] for part in parts]
+    if sum(part.numel() for part in parts) == 0:
         raise DataError("no value is finite, so there is no percentile.")
-    return values
+    # NumPy knows no bfloat16
+    arrays = [
+        part.to(torch.promote_types(part.dtype, torch.float32)).cpu().numpy() for part in parts
+    ]
+    return float(np.percentile(np.concatenate(arrays), q, overwrite_input=True))

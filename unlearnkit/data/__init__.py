@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Data: batches, loaders, the roles that data plays in unlearning, and how to look without touching."""
+"""Data: batches, loaders, the roles they play in unlearning, and how to look without touching."""
 
 from unlearnkit.data.batches import (
     Batch,

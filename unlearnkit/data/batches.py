@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from unlearnkit.exceptions import DataError
 
 Batch = Any
-"""``(x, y)``, ``(x1, x2, ..., y)``, a mapping with the key ``"labels"``; with a ``loss`` of your own,
-any nesting of tuples, lists and mappings of tensors whose first dimension is the samples."""
+"""``(x, y)``, ``(x1, x2, ..., y)``, a mapping with the key ``"labels"``; with a ``loss`` of your
+own, any nesting of tuples, lists and mappings of tensors whose first dimension is the samples."""
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 """``loss(model, batch) -> Tensor [N]``: one value a sample, not their mean."""
@@ -29,7 +29,7 @@ FORMS = (
 
 
 def tree_map(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
-    """Apply `function` to every tensor of a batch, keeping tuples, lists and mappings as they are."""
+    """Apply `function` to every tensor of a batch; tuples and lists keep their type."""
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, Mapping):
@@ -51,14 +51,19 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 def batch_size(batch: Batch) -> int:
     """Return the number of samples N of a batch: the first dimension of its labels.
 
+    Where a batch has no labels, the first dimension of its last tensor.
+
     Raises
     ------
     DataError
         If the batch holds no tensor with a first dimension.
     """
-    tensors = [t for t in tensors_of(batch) if t.dim() > 0]
+    tensors = tensors_of(batch)
+    if isinstance(batch, Mapping):  # in which labels need not come last
+        tensors += tensors_of(batch.get("labels"))
+    tensors = [tensor for tensor in tensors if tensor.dim() > 0]
     if not tensors:
-        raise DataError(f"a batch holds no tensor, got {type(batch).__name__}: {FORMS}.")
+        raise DataError(f"a batch holds no tensor of samples, got {_described(batch)}: {FORMS}.")
     return len(tensors[-1])
 
 
@@ -86,8 +91,15 @@ def labels(batch: Batch) -> Tensor:
         return found
     if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[-1], Tensor):
         return batch[-1]
-    got = f"keys {sorted(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
-    raise DataError(f"a batch without labels, got {got}: {FORMS}.")
+    raise DataError(f"a batch without labels, got {_described(batch)}: {FORMS}.")
+
+
+def _described(batch: Batch) -> str:
+    if isinstance(batch, Mapping):
+        return f"a mapping with the keys {[str(key) for key in batch]}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of ({', '.join(type(part).__name__ for part in batch)})"
+    return type(batch).__name__
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
@@ -105,14 +117,18 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     else:
         labels(batch)
         output = model(*batch[:-1])
-    if not isinstance(output, Tensor):
-        output = output["logits"] if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if not isinstance(output, Tensor):
+    if isinstance(output, Tensor):
+        return output
+    logits = (
+        output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    )
+    if not isinstance(logits, Tensor):
         raise DataError(
-            f"the model returned {type(output).__name__}, not a tensor of logits: pass loss=, a "
-            "function loss(model, batch) that returns one value a sample."
+            f"the model returned {_described(output)}, neither a tensor of logits nor an object "
+            "that holds one as logits: pass loss=, a function loss(model, batch) that returns one "
+            "value a sample."
         )
-    return output
+    return logits
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -130,20 +146,21 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     DataError
         If labels and logits do not fit together.
     """
-    return cross_entropy_of(forward(model, batch), labels(batch), classes_last=isinstance(batch, Mapping))
+    classes_last = isinstance(batch, Mapping)
+    return cross_entropy_of(forward(model, batch), labels(batch), classes_last)
 
 
 def cross_entropy_of(logits: Tensor, target: Tensor, classes_last: bool = False) -> Tensor:
-    """Cross-entropy [N] of logits [N, K, ...] (or [N, ..., K], `classes_last`) and targets [N, ...]."""
+    """Cross-entropy [N] of logits [N, K, ...] ([N, ..., K] if `classes_last`), targets [N, ...]."""
     if classes_last and logits.dim() > 2:
         logits = logits.movedim(-1, 1)
     soft = target.is_floating_point() and target.shape == logits.shape
     fits = soft or logits.shape[:1] + logits.shape[2:] == target.shape
     if logits.dim() < 2 or not fits or (target.is_floating_point() and not soft):
         raise DataError(
-            f"labels {list(target.shape)} ({target.dtype}) do not fit logits {list(logits.shape)}: class "
-            "labels are integers [N] for logits [N, K]. For regression or another task pass loss=, a "
-            "function loss(model, batch) that returns one value a sample."
+            f"labels {list(target.shape)} ({target.dtype}) do not fit logits {list(logits.shape)}: "
+            "class labels are integers [N] for logits [N, K]. For regression or another task pass "
+            "loss=, a function loss(model, batch) that returns one value a sample."
         )
     if not soft:
         target = target.long()
@@ -151,7 +168,9 @@ def cross_entropy_of(logits: Tensor, target: Tensor, classes_last: bool = False)
         losses = F.cross_entropy(logits, target, reduction="none")  # [N, ...]
     except IndexError as error:
         raise DataError(
-            f"a label lies outside the model's {logits.shape[1]} classes (0 to {logits.shape[1] - 1}): {error}"
+            f"a label lies outside the model's {logits.shape[1]} classes (0 to "
+            f"{logits.shape[1] - 1}): {error} Encode labels as class indices, or give the model's "
+            "last layer more outputs."
         ) from error
     if losses.dim() == 1:
         return losses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Leaving no trace: whatever runs inside :func:`evaluating`, the model comes out bit by bit as it was."""
+"""Leaving no trace: what runs inside :func:`evaluating` leaves the model bit by bit as it was."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def preserved_rng() -> Iterator[None]:
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put the model in eval mode, and restore it at the end, even after an error.
 
-    Restored: training flags, buffers, ``requires_grad``, ``.grad``, weights that a forward pass rewrites
-    (``max_norm`` of an Embedding), and the caller's random state.
+    Restored: training flags, buffers, ``requires_grad``, ``.grad``, weights that a forward pass
+    rewrites (``max_norm`` of an Embedding), and the caller's random state.
     """
     flags = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.requires_grad, p.grad) for p in model.parameters()]

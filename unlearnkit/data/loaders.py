@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,17 @@ from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     Dataset,
-    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )
 
 from unlearnkit.data.batches import Batch, batch_size
 from unlearnkit.data.guard import preserved_rng
-from unlearnkit.exceptions import DataError, NondeterminismWarning
+from unlearnkit.exceptions import DataError, NondeterminismWarning, warn
 
 BATCH_SIZE = 128
 ACCEPTED = "a DataLoader, a Dataset, or a tuple (X, y) of tensors or arrays"
@@ -35,8 +34,8 @@ def as_loader(data: Any, size: int = BATCH_SIZE, name: str = "data") -> Iterable
     Parameters
     ----------
     data : DataLoader, Dataset, or tuple (X, y) of tensors or arrays
-        A loader is returned as it is, and so is any other iterable of batches that is not a one-shot
-        iterator. Arrays of float64 become torch's default floating type.
+        A loader is returned as it is, and so is any other iterable of batches that is not a
+        one-shot iterator. Arrays of float64 become torch's default floating type.
     size : int
         Samples a batch, where `data` is not batched yet.
     name : str
@@ -52,122 +51,161 @@ def as_loader(data: Any, size: int = BATCH_SIZE, name: str = "data") -> Iterable
     if isinstance(data, Dataset):
         return DataLoader(data, batch_size=size)
     if isinstance(data, tuple):
-        if len(data) < 2 or not all(isinstance(part, Tensor | np.ndarray) for part in data):
-            kinds = ", ".join(type(part).__name__ for part in data)
-            raise DataError(f"{name} must be {ACCEPTED}, got a tuple of ({kinds}).")
-        parts = [_tensor(part) for part in data]
-        if len({len(part) for part in parts}) != 1:
-            raise DataError(
-                f"{name}: X and y must have the same number of samples, got {[len(part) for part in parts]}."
-            )
-        return DataLoader(TensorDataset(*parts), batch_size=size)
+        return DataLoader(_tensors(data, name), batch_size=size)
     if isinstance(data, Tensor | np.ndarray):
         raise DataError(f"{name} must be {ACCEPTED}, got one array without labels: pass (X, y).")
     if isinstance(data, Iterator):
         raise DataError(
-            f"{name} must be {ACCEPTED}, got a one-shot {type(data).__name__}, which can be walked only "
-            "once: pass list(batches), or the loader that it came from."
+            f"{name} must be {ACCEPTED}, got a one-shot {type(data).__name__}, which can be walked "
+            "only once: pass list(batches), or the loader that it came from."
         )
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | dict | str):
-        return DataLoader(data, batch_size=size)
-    if isinstance(data, Iterable) and not isinstance(data, str | dict):
-        return data
-    raise DataError(f"{name} must be {ACCEPTED}, got {type(data).__name__}.")
+    if isinstance(data, str | dict):
+        raise DataError(f"{name} must be {ACCEPTED}, got {type(data).__name__}.")
+    if not isinstance(data, list) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return DataLoader(data, batch_size=size)  # a data set in all but its class
+    if not isinstance(data, Iterable):
+        raise DataError(f"{name} must be {ACCEPTED}, got {type(data).__name__}.")
+    return data
 
 
-def _tensor(part: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    if isinstance(part, Tensor):
-        return part
-    if part.dtype.kind not in "fiub":
-        raise DataError(f"arrays must be numbers, got dtype {part.dtype}: encode them first.")
-    tensor = torch.as_tensor(np.ascontiguousarray(part))
+def _tensors(data: tuple[Any, ...], name: str) -> TensorDataset:
+    if len(data) < 2 or not all(isinstance(part, Tensor | np.ndarray) for part in data):
+        kinds = ", ".join(type(part).__name__ for part in data)
+        raise DataError(f"{name} must be {ACCEPTED}, got a tuple of ({kinds}).")
+    parts = [part if isinstance(part, Tensor) else _tensor(part, name) for part in data]
+    if len({part.shape[:1] for part in parts}) != 1 or parts[0].dim() == 0:
+        shapes = " and ".join(str(list(part.shape)) for part in parts)
+        raise DataError(
+            f"{name}: X and y must have the same number of samples, got shapes {shapes}: the first "
+            "dimension is the samples."
+        )
+    return TensorDataset(*parts)
+
+
+def _tensor(array: np.ndarray[Any, Any], name: str) -> Tensor:
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{name}: arrays hold numbers, got dtype {array.dtype}: encode it first.")
+    tensor = torch.as_tensor(np.ascontiguousarray(array))
     return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
 def complement(data: Any) -> DataLoader[Any] | None:
-    """Return a loader of the rest of the data set that `data` draws from, None where that is unknown.
+    """Return a loader of the rest of the data set that `data` draws from, None if that is unknown.
 
     Looked for through a loader, its ``SubsetRandomSampler`` and its ``Subset``: with
-    ``DataLoader(Subset(train, forget_indices))`` the rest of ``train``. Of nested subsets the rest of the
-    outermost one's parent: what lies outside ``train`` (a test split, say) stays outside.
+    ``DataLoader(Subset(train, forget_indices))`` the rest of ``train``. Of nested subsets the rest
+    of the outermost one's parent: what lies outside ``train`` (a test split, say) stays outside.
     """
-    loader = data if isinstance(data, DataLoader) else None
-    dataset: Any = loader.dataset if loader is not None else data
-    sampler = loader.sampler if loader is not None else None
-    if loader is not None and isinstance(sampler, SubsetRandomSampler):
-        parent, chosen = dataset, sampler.indices
-    elif isinstance(dataset, Subset) and (
-        sampler is None
-        or isinstance(sampler, SequentialSampler)
-        or (isinstance(sampler, RandomSampler) and not sampler.replacement)
-        or loader is not None and loader.batch_size is None
-    ):
-        parent, chosen = dataset.dataset, dataset.indices
-    else:
+    loader = as_loader(data)
+    chosen = _indices(loader)
+    if chosen is None or not isinstance(loader, DataLoader):
         return None
+    parent: Any = loader.dataset
+    if isinstance(chosen, range):  # all of it
+        if not isinstance(parent, Subset):
+            return None
+        parent, chosen = parent.dataset, parent.indices
     total = len(parent)
     drawn = {int(index) % total for index in chosen}
-    rest = Subset(parent, [index for index in range(total) if index not in drawn])
-    if loader is None:
-        return DataLoader(rest, batch_size=BATCH_SIZE)
+    return _beside(loader, Subset(parent, [at for at in range(total) if at not in drawn]))
+
+
+def sample_of(data: Iterable[Batch], count: int) -> Iterable[Batch]:
+    """Return about `count` samples spread over the data; its first batches if it has no indices.
+
+    Spread, because data is often sorted by class.
+    """
+    indices = _indices(data)
+    if indices is not None and isinstance(data, DataLoader) and data.batch_sampler is not None:
+        size = min(count, len(indices))
+        spread = [int(indices[at * len(indices) // size]) for at in range(size)]
+        return _beside(data, Subset(data.dataset, spread))
+    batches = []
+    for batch in data:
+        batches.append(batch)
+        count -= batch_size(batch)
+        if count <= 0:
+            break
+    return batches
+
+
+def _sampler(loader: DataLoader[Any]) -> Any:
+    """Return what draws a loader's indices; None where batches are drawn as a whole."""
+    drawer = loader if loader.batch_sampler is None else loader.batch_sampler
+    return getattr(drawer, "sampler", None)
+
+
+def _indices(loader: Iterable[Batch]) -> Sequence[int] | None:
+    """Return the indices that every walk over a loader reads, a range if that is all of them.
+
+    In no particular order; None where they are not known, or not the same at every walk.
+    """
+    if not isinstance(loader, DataLoader):
+        return None
+    sampler, everything = _sampler(loader), range(_length(loader.dataset))
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(sampler.indices)  # a range of them is not all
+    if isinstance(sampler, SequentialSampler):
+        return everything
+    if isinstance(sampler, RandomSampler) and not sampler.replacement:
+        return everything if sampler.num_samples == len(everything) else None
+    return None
+
+
+def _length(dataset: Any) -> int:
+    return len(dataset) if hasattr(dataset, "__len__") else 0
+
+
+def _beside(loader: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
+    """Return a loader of another data set, in its order, that reads and batches as `loader`."""
+    batches: Any = loader.batch_sampler
     return DataLoader(
-        rest,
-        batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", BATCH_SIZE),
+        dataset,
+        batch_size=None if batches is None else getattr(batches, "batch_size", BATCH_SIZE),
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
+        multiprocessing_context=loader.multiprocessing_context,
         pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
     )
 
 
-def sample_of(loader: Iterable[Batch], count: int) -> Iterable[Batch]:
-    """Return about `count` samples spread over the data; its first batches where it cannot be indexed.
-
-    Spread, because data is often sorted by class.
-    """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        batches = []
-        for batch in loader:
-            batches.append(batch)
-            count -= batch_size(batch)
-            if count <= 0:
-                break
-        return batches
-    sampler, dataset = loader.sampler, loader.dataset
-    indices = sampler.indices if isinstance(sampler, SubsetRandomSampler) else range(len(dataset))  # type: ignore[arg-type]
-    step = max(1, len(indices) // count)
-    part = Subset(dataset, [int(indices[at]) for at in range(0, len(indices), step)][:count])
-    return DataLoader(part, batch_size=BATCH_SIZE, collate_fn=loader.collate_fn)
-
-
 def warn_if_random(loader: Iterable[Batch], name: str, order_matters: bool = False) -> None:
     """Warn where two walks over `loader` would not see the same samples.
 
-    Guards against ``drop_last`` (samples are left out), augmentation (a sample read twice differs), and,
-    where the composition of batches changes the result (`order_matters`), shuffling.
+    Guards against ``drop_last`` (samples are left out), sampling at random, augmentation (a sample
+    read twice differs), and, where the composition of batches changes the result
+    (`order_matters`), shuffling.
     """
     if not isinstance(loader, DataLoader):
         return
     said: list[str] = []
-    size = loader.batch_size
-    if loader.drop_last and (size is None or len(loader.sampler) % size):  # type: ignore[arg-type]
+    sampler, indices = _sampler(loader), _indices(loader)
+    size: Any = getattr(loader.batch_sampler, "batch_size", None)
+    drops = bool(getattr(loader.batch_sampler, "drop_last", False))
+    if drops and not (size and indices is not None and len(indices) % size == 0):
         said.append("drop_last=True leaves samples out: their influence is not measured")
-    if order_matters and isinstance(loader.sampler, RandomSampler | SubsetRandomSampler):
+    if isinstance(sampler, WeightedRandomSampler | RandomSampler) and indices is None:
         said.append(
-            "the loader shuffles, and squared batch gradients depend on which samples share a batch: "
-            "results differ from run to run"
+            "the sampler draws samples at random, so two walks see different ones: measure with a "
+            "loader that reads each sample once"
+        )
+    elif order_matters and isinstance(sampler, RandomSampler | SubsetRandomSampler):
+        said.append(
+            "the loader shuffles, and squared batch gradients depend on which samples share a "
+            "batch: results differ from run to run. Pass shuffle=False"
         )
     if _augments(loader.dataset):
         said.append(
-            "the data set returns another value each time a sample is read (augmentation?): measure on "
-            "samples as the model should forget them, without random transforms"
+            "the data set returns another value each time a sample is read (augmentation?): "
+            "measure on samples as the model should forget them, without random transforms"
         )
     for line in said:
-        warnings.warn(f"{name}: {line}.", NondeterminismWarning, stacklevel=4)
+        warn(f"{name}: {line}.", NondeterminismWarning)
 
 
 def _augments(dataset: Any) -> bool:
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or len(dataset) == 0:
+    if not hasattr(dataset, "__getitem__") or _length(dataset) == 0:
         return False
     with preserved_rng():
         for index in {0, len(dataset) // 2, len(dataset) - 1}:
@@ -188,5 +226,5 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, tuple | list):
         return len(first) == len(second) and all(map(_same, first, second))
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
     return True

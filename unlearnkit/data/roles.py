@@ -14,7 +14,7 @@ from unlearnkit.data.loaders import as_loader, complement
 
 USAGE = (
     "fit takes one of three forms:\n"
-    "    fit(model, forget)                  # retain: the rest of the Subset that forget draws from\n"
+    "    fit(model, forget)    # retain is the rest of the data set that forget is a Subset of\n"
     "    fit(model, retain, forget)\n"
     "    fit(model, retain=..., forget=..., validation=...)"
 )
@@ -35,8 +35,9 @@ class ForgetRetain:
     Attributes
     ----------
     forget : iterable of batches, or an importance measured on the forget set
-    retain : iterable of batches; or an importance, which is that of the whole training set, forget set
-        included (the one that can be stored before a request comes); None where nothing is known of it
+    retain : iterable of batches; or an importance, which is that of the whole training set, forget
+        set included (the one that can be stored before a request comes); None where nothing is
+        known of it
     validation : iterable of batches, or None
         Held-out samples.
     """
@@ -63,18 +64,20 @@ class ForgetRetain:
         elif len(data) == 2 and forget is None and retain is None:
             retain, forget = data
         elif data:
-            given = [name for name, value in (("retain", retain), ("forget", forget)) if value is not None]
+            named = {"retain": retain, "forget": forget}
+            given = [f"{name}=" for name, value in named.items() if value is not None]
             beside = f" beside {' and '.join(given)}" if given else ""
-            raise TypeError(f"got {len(data)} positional data arguments{beside}. {USAGE}")
+            raise TypeError(f"got {len(data)} positional data argument(s){beside}. {USAGE}")
         if forget is None:
             raise TypeError(f"the forget set is missing. {USAGE}")
-        if retain is None and not isinstance(forget, Measured):
+        forget = _source(forget, "forget")
+        if retain is not None:
+            retain = _source(retain, "retain")
+        elif not isinstance(forget, Measured):
             retain = complement(forget)
-        return cls(
-            forget=_source(forget, "forget"),
-            retain=None if retain is None else _source(retain, "retain"),
-            validation=None if validation is None else as_loader(validation, name="validation"),
-        )
+        if validation is not None:
+            validation = as_loader(validation, name="validation")
+        return cls(forget, retain, validation)
 
 
 def _source(data: Any, name: str) -> Iterable[Batch] | Measured:

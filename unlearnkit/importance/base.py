@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from sklearn.base import BaseEstimator
@@ -14,19 +14,25 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from unlearnkit._tensor_file import read_tensors, write_tensors
-from unlearnkit.data import Batch, Loss, as_loader
+from unlearnkit.data import Batch, Loss, batch_size
 from unlearnkit.exceptions import DataError
 from unlearnkit.parameters import named_parameters
 
 FORMAT, VERSION = "unlearnkit.Importance", 1
 
+Batches: TypeAlias = Iterable[Batch]
+
+
+class NoSamplesError(DataError):
+    """The data holds no sample; whoever knows what the data is for can say more."""
+
 
 class Importance:
     """How much each weight matters for a set of samples: sums, and a count.
 
-    Because it is sums, what was measured on two sets adds up to what would be measured on both, and a set
-    that was part of another is subtracted from it: all - forget = retain. It is accepted wherever the data
-    that it was measured on is.
+    Because it is sums, what was measured on two sets adds up to what would be measured on both, and
+    a set that was part of another is subtracted from it: all - forget = retain. It is accepted
+    wherever the data that it was measured on is.
 
     Parameters
     ----------
@@ -63,34 +69,42 @@ class Importance:
 
     def __add__(self, other: Importance) -> Importance:
         """Return what would be measured on both sets of samples (if they have none in common)."""
+        if not isinstance(other, Importance):
+            return NotImplemented
         self._check(other)
-        sums = {name: value + other.sums[name].to(value.device) for name, value in self.sums.items()}
+        sums = {
+            name: value + other.sums[name].to(value.device) for name, value in self.sums.items()
+        }
         return Importance(sums, self.count + other.count, self.kind, self.samples + other.samples)
 
     def __sub__(self, other: Importance) -> Importance:
-        """Return what would be measured without the samples of `other`, which must be among this one's.
+        """Return what would be measured without the samples of `other`.
 
         Raises
         ------
         DataError
-            If they were not: a sum would become negative.
+            If they were not all among this one's, so that a sum would become negative.
         """
+        if not isinstance(other, Importance):
+            return NotImplemented
         self._check(other)
-        if other.count > self.count:
+        if other.count > self.count or other.samples > self.samples:
             raise DataError(
-                f"cannot subtract an importance of {other.count} from one of {self.count}: the first must have "
-                "been measured on all samples, those of the second included."
+                f"cannot subtract an importance over {other.samples:,} samples from one over "
+                f"{self.samples:,}: the first must have been measured on all samples, those of the "
+                "second included. If it was measured on the others alone, nothing is to subtract."
             )
         sums = {}
         for name, value in self.sums.items():
             rest = value - other.sums[name].to(value.device)
-            # sums of floats in another order differ by rounding, and the measured gradients themselves by theirs
+            # gradients and sums taken in another order differ by rounding
             allowed = 1e-4 * value + 1e-6 * value.mean()
             if bool((rest < -allowed).any()):
                 raise DataError(
-                    f"cannot subtract: at {name} the second importance is larger than the first, so its samples "
-                    "were not all among the first's. If the first was measured on the retain set alone, pass "
-                    "first + second; if the model was trained on since, measure it again."
+                    f"cannot subtract: at {name} the second importance is larger than the first, "
+                    "so its samples were not all among the first's. If the first was measured on "
+                    "the retain set alone, pass first + second; if the model was trained on since, "
+                    "measure it again."
                 )
             sums[name] = rest.clamp_(min=0)
         return Importance(sums, self.count - other.count, self.kind, self.samples - other.samples)
@@ -98,17 +112,16 @@ class Importance:
     def _check(self, other: Importance) -> None:
         if self.kind != other.kind:
             raise DataError(
-                f"importances of different kinds do not add up: {self.kind!r} and {other.kind!r}. Measure both "
-                "with the same settings."
+                f"importances of different kinds do not add up: {self.kind!r} and {other.kind!r}. "
+                "Measure both with the same settings."
             )
-        for name in self.sums.keys() | other.sums.keys():
-            mine, its = (
-                list(sums[name].shape) if name in sums else None for sums in (self.sums, other.sums)
-            )
+        for name in {**self.sums, **other.sums}:
+            mine, its = (_shape(name, sums) for sums in (self.sums, other.sums))
             if mine != its:
                 raise DataError(
-                    f"importances of different models do not add up: parameter {name} has shape {mine} in the "
-                    f"first and {its} in the second."
+                    f"importances of different models do not add up: {name} has {mine} in the "
+                    f"first and {its} in the second. Measure both on one model, with the same "
+                    "parameters frozen."
                 )
 
     def check_model(self, model: nn.Module) -> None:
@@ -119,13 +132,13 @@ class Importance:
         DataError
             If not; it names the first that differs.
         """
-        shapes = {name: parameter.shape for name, parameter in named_parameters(model).items()}
-        for name, value in self.sums.items():
-            if shapes.get(name) != value.shape:
-                has = list(shapes[name]) if name in shapes else "no such parameter"
+        parameters = named_parameters(model)
+        for name in self.sums:
+            mine, its = _shape(name, self.sums), _shape(name, parameters)
+            if mine != its:
                 raise DataError(
-                    f"the importance was not measured on this model: {name} has shape {list(value.shape)} there, "
-                    f"the model has {has}. Measure it on this model."
+                    f"the importance was not measured on this model: {name} has {mine} there and "
+                    f"{its} in the model. Measure it on this model."
                 )
 
     def to(self, device: torch.device | str) -> Importance:
@@ -134,7 +147,7 @@ class Importance:
         return Importance(sums, self.count, self.kind, self.samples)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a safetensors file, in float64: half an importance would not subtract.
+        """Write it to a safetensors file, in the precision of its sums.
 
         Raises
         ------
@@ -167,34 +180,38 @@ class Importance:
         return f"Importance: {self.kind} of {weights:,} weights over {self.samples:,} samples"
 
 
-class ImportanceEstimator(BaseEstimator):  # type: ignore[misc]
+def _shape(name: str, tensors: Mapping[str, Tensor]) -> str:
+    return f"shape {list(tensors[name].shape)}" if name in tensors else "no such parameter"
+
+
+class ImportanceEstimator(BaseEstimator):
     """Base of what measures an :class:`Importance`."""
 
     @abstractmethod
     def measure(
         self, model: nn.Module, data: Any, loss: Loss | None = None, progress: bool = False
     ) -> Importance:
-        """Measure the importance of every weight for `data`; the model is left bit by bit as it was."""
+        """Measure the importance of every weight for `data`; the model is left as it was."""
 
 
-def walk(
-    data: Any, progress: bool, add: Callable[[Batch], int], name: str = "importance"
-) -> tuple[int, int]:
-    """Call `add` on every batch; return the samples it counted, and the batches.
+def walk(loader: Batches, add: Callable[[Batch], object], progress: bool) -> tuple[int, int]:
+    """Call `add` on every batch that is not empty; return the number of samples, and of batches.
 
     Raises
     ------
-    DataError
+    NoSamplesError
         If there was no sample.
     """
-    loader: Iterable[Batch] = as_loader(data)
     samples = batches = 0
-    for batch in tqdm(loader, desc=name, disable=not progress, leave=False):
-        found = add(batch)
-        samples += found
-        batches += found > 0
+    for batch in tqdm(loader, desc="importance", disable=not progress, leave=False):
+        if n := batch_size(batch):
+            add(batch)
+            samples += n
+            batches += 1
     if samples == 0:
-        raise DataError("the data is empty: it yielded no sample. Check the indices or the filter it comes from.")
+        raise NoSamplesError(
+            "the data is empty: it yielded no sample. Check the indices or the filter that made it."
+        )
     return samples, batches
 
 
@@ -210,6 +227,6 @@ def refuse_bad_weights(model: nn.Module) -> None:
         bad = ~torch.isfinite(parameter.detach())
         if bool(bad.any()):
             raise DataError(
-                f"{name} holds {int(bad.sum())} values that are NaN or infinite: the model has diverged. Restore "
-                "an earlier checkpoint."
+                f"{name} holds {int(bad.sum())} values that are NaN or infinite: the model has "
+                "diverged. Restore an earlier checkpoint."
             )

@@ -6,22 +6,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unlearnkit.data import Batch, Loss, as_loader, batch_size, evaluating, forward, to_device, warn_if_random
-from unlearnkit.data.guard import device_of
+from unlearnkit.data import (
+    Batch,
+    Loss,
+    as_loader,
+    device_of,
+    evaluating,
+    forward,
+    to_device,
+    warn_if_random,
+)
 from unlearnkit.exceptions import DataError
-from unlearnkit.gradients.pairs import upcast
-from unlearnkit.importance.base import Importance, ImportanceEstimator, refuse_bad_weights, walk
-from unlearnkit.parameters import named_parameters, unwrap
+from unlearnkit.importance._batches import sum_over_batches
+from unlearnkit.importance.base import Importance, ImportanceEstimator, refuse_bad_weights
+from unlearnkit.parameters import unwrap
 
 
 class LogitNorm(ImportanceEstimator):
     """LFSSD's importance: how each weight moves the squared norm of the logits. Needs no labels.
 
-    The mean over batches of |gradient of the batch's mean squared L2 norm of the output|; not squared, so an
-    alpha found for a Fisher does not carry over (Foster et al., "Loss-Free Machine Unlearning", arXiv
-    2402.19308).
+    The mean over batches of |gradient of the batch's mean squared L2 norm of the output|; not
+    squared, so an alpha found for a Fisher does not carry over (Foster et al., "Loss-Free Machine
+    Unlearning", arXiv 2402.19308).
     """
 
     kind = "logit_norm/batch"
@@ -29,7 +37,7 @@ class LogitNorm(ImportanceEstimator):
     def measure(
         self, model: nn.Module, data: Any, loss: Loss | None = None, progress: bool = False
     ) -> Importance:
-        """Measure every weight that requires a gradient, in eval mode; the model is left as it was.
+        """Measure every weight that requires a gradient, in eval mode; leave the model as it was.
 
         Parameters
         ----------
@@ -50,27 +58,24 @@ class LogitNorm(ImportanceEstimator):
         ------
         DataError
             If the data is empty, a loss is given, or a weight or the norm is not finite.
+        UnsupportedModuleError
+            If no parameter requires a gradient, or one is complex.
         """
         if loss is not None:
             raise DataError("LogitNorm uses the model's output and no loss: leave loss out.")
         refuse_bad_weights(model)
         inner, loader = unwrap(model), as_loader(data)
         warn_if_random(loader, "importance", order_matters=True)
-        parameters = named_parameters(inner, trainable=True)
-        totals = {n: torch.zeros_like(p, dtype=torch.float64, requires_grad=False) for n, p in parameters.items()}
         device = device_of(inner)
 
-        def add(batch: Batch) -> int:
-            batch = to_device(batch, device)
-            norm = forward(inner, batch).flatten(1).square().sum(1).mean()
-            if not bool(torch.isfinite(norm)):
-                raise DataError(f"the squared norm of the logits is {norm.item()}: look for NaN in the data.")
-            found = torch.autograd.grad(norm, list(parameters.values()), allow_unused=True)
-            for total, gradient in zip(totals.values(), found, strict=True):
-                if gradient is not None:
-                    total.add_(upcast(gradient).abs())
-            return batch_size(batch)
+        def mean_norm(batch: Batch) -> Tensor:
+            logits = forward(inner, to_device(batch, device))  # [N, ...]
+            found = logits.flatten(1).square().sum(1).mean()
+            if not bool(torch.isfinite(found)):
+                raise DataError(
+                    f"the squared norm of the logits is {found.item()}: look for NaN in the data."
+                )
+            return found
 
-        with evaluating(inner), torch.enable_grad():
-            samples, batches = walk(loader, progress, add)
-        return Importance(totals, batches, self.kind, samples)
+        with evaluating(inner):
+            return sum_over_batches(inner, loader, mean_norm, torch.abs, self.kind, progress)

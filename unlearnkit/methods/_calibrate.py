@@ -1,57 +1,91 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How far to dampen: the smallest edit that forgets, found by bisection over cheap re-dampenings."""
+"""How far to dampen: the smallest edit that forgets, by bisection over cheap re-dampenings."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearnkit.data import Batch, ForgetRetain, Measured, labels, sample_of, take
 from unlearnkit.exceptions import DataError
-from unlearnkit.metrics import accuracy_from_logits, predict_logits
 from unlearnkit.methods._dampening import Weighing, write_factors
+from unlearnkit.metrics import accuracy, predict_logits
 from unlearnkit.parameters import copy_of, named_parameters
 
-LOWEST, HIGHEST, STEPS = 50.0, 100.0, 12
+HIGHEST = 100.0
+SHARES = [50 / 2**k for k in range(10, -1, -1)]
+"""Of all weights, in percent: the edits that are tried, from small to large."""
+
+STEPS = 10
 SAMPLES = 2048
 
 
-@dataclass
+@dataclass(frozen=True)
+class Reached:
+    """What dampening at a percentile leads to.
+
+    Attributes
+    ----------
+    percentile : float
+    forget, kept : float
+        Accuracy on the forget set, and on what should be kept.
+    """
+
+    percentile: float
+    forget: float
+    kept: float
+
+
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """What a calibration found.
 
     Attributes
     ----------
-    percentile : float
-    forget, target : float
-        Accuracy on the forget set after the edit, and what it was to reach.
-    kept_before, kept : float
-        Accuracy on what should be kept, before and after.
-    stopped_short : bool
-        Whether the target was not reached because the tolerance, or the range, ended first.
+    target : float
+        The accuracy on the forget set that was aimed at.
+    before, found : Reached
+        Without an edit, and with the one that was chosen.
+    full : Reached or None
+        With the smallest edit that reaches the target, whatever the tolerance; None if none does.
+    alpha : float
+        The threshold of `found`; infinite where nothing was to be done.
     """
 
-    percentile: float
-    forget: float
     target: float
-    kept_before: float
-    kept: float
-    stopped_short: bool
+    before: Reached
+    found: Reached
+    full: Reached | None
+    alpha: float
+
+    @property
+    def stopped_short(self) -> bool:
+        """Whether the tolerance, or the range of percentiles, ended before the target."""
+        return self.found.forget > self.target
+
+    def __repr__(self) -> str:
+        """Say what it is at a glance."""
+        before, found = self.before, self.found
+        return (
+            f"Calibration: percentile {found.percentile:.4g}, accuracy on forget "
+            f"{before.forget:.1%} -> {found.forget:.1%} (target {self.target:.1%}), on what is "
+            f"kept {before.kept:.1%} -> {found.kept:.1%}"
+        )
 
 
 def calibrate(
     model: nn.Module,
     roles: ForgetRetain,
     weighing: Weighing,
-    alpha_of: Callable[[float], float],
     lambda_: float,
     tolerance: float,
     target: float | None,
 ) -> Calibration:
-    """Find the largest percentile (the smallest edit) whose forget accuracy is at most the target.
+    """Find the largest percentile (the smallest edit) whose forget accuracy reaches the target.
 
     Parameters
     ----------
@@ -59,137 +93,168 @@ def calibrate(
         It is copied; the copy is dampened again and again from the original weights.
     roles : ForgetRetain
     weighing : Weighing
-    alpha_of : callable
-        The threshold of a percentile.
     lambda_ : float
     tolerance : float
         How much accuracy on what is kept may fall.
     target : float or None
-        None: what a model that never saw the samples would have, see :func:`target_accuracy`.
+        None: what a model that never saw the samples would have, see :func:`unseen_accuracy`.
 
     Raises
     ------
     DataError
-        If data is missing that the search needs.
+        As :func:`look`.
+    """
+    truth, gone = look(roles, target)
+    goal = unseen_accuracy(model, truth, gone, roles.validation) if target is None else target
+    # read once what is looked at at every step
+    forget = list(sample_of(roles.forget, SAMPLES))  # type: ignore[arg-type]
+    kept = _kept(roles, gone)
+
+    working = copy_of(model)
+    tensors, original = named_parameters(working), named_parameters(model)
+
+    def dampened(percentile: float) -> nn.Module:
+        write_factors(tensors, original, weighing.factors(weighing.alpha(percentile), lambda_))
+        return working
+
+    def reached(percentile: float) -> Reached:
+        edited = dampened(percentile)
+        return Reached(percentile, accuracy(edited, forget), accuracy(edited, kept))
+
+    before = Reached(HIGHEST, accuracy(model, forget), accuracy(model, kept))
+    if before.forget <= goal:
+        return Calibration(goal, before, before, before, math.inf)
+    at = _smallest_edit(lambda p: accuracy(dampened(p), forget) <= goal)
+    full = None if at is None else reached(at)
+    found = full or reached(HIGHEST - SHARES[-1])  # where none reaches it, as far as one may go
+    floor = before.kept - tolerance
+    if found.kept < floor:
+        milder = _boundary(
+            lambda p: accuracy(dampened(p), kept) >= floor, HIGHEST, found.percentile
+        )
+        found = reached(milder)
+    return Calibration(goal, before, found, full, weighing.alpha(found.percentile))
+
+
+def _smallest_edit(reaches: Callable[[float], bool]) -> float | None:
+    """Return about the largest percentile that reaches the target; None if none was seen to.
+
+    From small edits to large ones, each twice the one before, then by bisection. Not by bisection
+    alone: a large edit can undo what a smaller one has reached.
+    """
+    outside = HIGHEST
+    if reaches(outside):  # by the weights alone that do not matter for the rest at all
+        return outside
+    for inside in (HIGHEST - share for share in SHARES):
+        if reaches(inside):
+            return _boundary(reaches, inside, outside)
+        outside = inside
+    return None
+
+
+def _boundary(holds: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Return a percentile at which something holds, beside one at which it does not."""
+    for _ in range(STEPS):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return inside
+
+
+def look(roles: ForgetRetain, target: float | None) -> tuple[Tensor, set[int]]:
+    """Check that a calibration has the data that it looks at, before anything slow is done.
+
+    Returns
+    -------
+    truth : Tensor [N]
+        The classes of the forget set's samples.
+    gone : set of int
+        Those classes of which the retain set, where it is at hand, has no sample.
+
+    Raises
+    ------
+    DataError
+        If samples are missing, or have no classes.
     """
     if isinstance(roles.forget, Measured):
         raise DataError(
-            "percentile='calibrated' watches the accuracy on the forget set, so it needs the samples: pass the "
-            "data instead of its importance, or percentile='paper' or a number."
+            "percentile='calibrated' watches the accuracy on the forget set, so it needs the "
+            "samples: pass the data instead of its importance, or percentile='paper' or a number."
         )
-    kept_data = _kept(roles)
-    # read once what is looked at at every step
-    forget = list(sample_of(roles.forget, SAMPLES))
-    kept = list(sample_of(kept_data, SAMPLES))
-    goal = target_accuracy(model, roles) if target is None else target
-
-    working = copy_of(model)
-    tensors, original = named_parameters(working), dict(named_parameters(model))
-
-    def accuracies(percentile: float) -> tuple[float, float]:
-        write_factors(tensors, original, weighing.factors(alpha_of(percentile), lambda_))
-        return (
-            accuracy_from_logits(*predict_logits(working, forget)),
-            accuracy_from_logits(*predict_logits(working, kept)),
+    stored = roles.retain is None or isinstance(roles.retain, Measured)
+    if stored and roles.validation is None:
+        raise DataError(
+            "percentile='calibrated' watches what is kept, and neither the retain set nor a "
+            "validation set is at hand: pass fit(..., validation=held_out), or percentile='paper' "
+            "or a number."
         )
-
-    kept_before = accuracy_from_logits(*predict_logits(model, kept))
-    forget_before = accuracy_from_logits(*predict_logits(model, forget))
-    if forget_before <= goal:
-        return Calibration(HIGHEST, forget_before, goal, kept_before, kept_before, False)
-    reached = _largest(lambda p: accuracies(p)[0] <= goal)
-    allowed = _smallest(lambda p: accuracies(p)[1] >= kept_before - tolerance, reached)
-    found = max(allowed, LOWEST if reached is None else reached)
-    forget_after, kept_after = accuracies(found)
-    return Calibration(found, forget_after, goal, kept_before, kept_after, forget_after > goal)
-
-
-def _largest(reaches: Callable[[float], bool]) -> float | None:
-    """Return the largest percentile at which the target is reached; None if not even at the lowest."""
-    if not reaches(LOWEST):
-        return None
-    low, high = LOWEST, HIGHEST
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if reaches(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    truth = _classes(roles.forget)
+    classes = set(truth.unique().tolist())
+    gone = set() if stored else _without_samples(classes, roles.retain)  # type: ignore[arg-type]
+    if target is None and roles.validation is None and (living := sorted(classes - gone)):
+        names = ", ".join(map(str, living[:5])) + (", ..." if len(living) > 5 else "")
+        raise DataError(
+            "percentile='calibrated' asks what a model that never saw these samples would make of "
+            f"them, and their classes ({names}) live on in the retain set: pass "
+            "fit(..., validation=held_out), or set target= (0 for wrong labels), or "
+            "percentile='paper' or a number."
+        )
+    return truth, gone
 
 
-def _smallest(holds: Callable[[float], bool], start: float | None) -> float:
-    """Return the smallest percentile from `start` on at which enough is kept."""
-    low = LOWEST if start is None else start
-    if holds(low):
-        return low
-    high = HIGHEST
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def target_accuracy(model: nn.Module, roles: ForgetRetain) -> float:
+def unseen_accuracy(
+    model: nn.Module, truth: Tensor, gone: set[int], validation: Iterable[Batch] | None
+) -> float:
     """Return the accuracy that a model which never saw the forget set would have on it.
 
-    For a sample whose class lives on in the retain set, the model's own accuracy on held-out samples of that
-    class; 0 for one whose class goes altogether.
-
-    Raises
-    ------
-    DataError
-        If a class lives on and there is no validation set to measure on.
+    Of a sample whose class lives on, the model's own accuracy on held-out samples of that class (of
+    all held-out samples where there are none of it); of one whose class goes altogether, 0.
     """
-    forgotten = torch.cat([labels(batch) for batch in roles.forget])  # type: ignore[union-attr]
-    classes = set(forgotten.unique().tolist())
-    if not isinstance(roles.retain, Measured) and roles.retain is not None:
-        classes &= _classes(roles.retain)
-    if not classes:
+    living = set(truth.unique().tolist()) - gone
+    if not living:
         return 0.0
-    if roles.validation is None:
-        raise DataError(
-            "percentile='calibrated' asks what a model that never saw these samples would make of them, and their "
-            f"classes ({', '.join(map(str, sorted(classes)[:5]))}) live on in the retain set: pass "
-            "fit(..., validation=held_out), or set target= (0 for wrong labels), or percentile='paper' or a number."
-        )
-    logits, truth = predict_logits(model, roles.validation)
-    right = (logits.argmax(1) == truth).double()
-    expected = torch.zeros(len(forgotten), dtype=torch.float64)
-    for label in classes:
-        own = truth == label
-        expected[forgotten == label] = float(right[own].mean()) if bool(own.any()) else 0.0
+    logits, held_out = predict_logits(model, validation)
+    right = (logits.argmax(1) == held_out).double()
+    expected = torch.zeros(len(truth), dtype=torch.float64)
+    for label in living:
+        own = right[held_out == label]
+        expected[truth == label] = (own if len(own) else right).mean()
     return float(expected.mean())
 
 
-def _classes(data: Iterable[Batch]) -> set[int]:
-    found: set[int] = set()
-    for batch in data:
-        found.update(labels(batch).unique().tolist())
-    return found
-
-
-def _kept(roles: ForgetRetain) -> Iterable[Batch]:
-    """What accuracy must be kept on: validation samples of classes that live on, else retain samples."""
-    gone: set[int] = set()
-    if isinstance(roles.retain, Measured) or roles.retain is None:
-        if roles.validation is None:
+def _classes(data: Iterable[Batch]) -> Tensor:
+    """Return the class of every sample [N], on the CPU."""
+    found = [labels(batch).cpu() for batch in data]
+    for target in found:
+        if target.dim() != 1 or target.is_floating_point():
             raise DataError(
-                "percentile='calibrated' watches what is kept, and neither the retain set nor a validation set is "
-                "at hand: pass fit(..., validation=held_out), or percentile='paper' or a number."
+                "percentile='calibrated' watches accuracy, so labels must be class indices, one a "
+                f"sample; got {list(target.shape)} of {target.dtype}. Use percentile='paper' or a "
+                "number."
             )
-    else:
-        gone = set(torch.cat([labels(b) for b in roles.forget]).unique().tolist()) - _classes(roles.retain)  # type: ignore[union-attr]
-        if roles.validation is None:
-            return roles.retain
-    if not gone:
-        return roles.validation
-    return [kept for batch in roles.validation if (kept := _without(batch, gone)) is not None]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
+
+
+def _without_samples(classes: set[int], data: Iterable[Batch]) -> set[int]:
+    """Return those of some classes of which data holds no sample; read no further than needed."""
+    left = set(classes)
+    for batch in data:
+        left -= set(labels(batch).unique().tolist())
+        if not left:
+            break
+    return left
+
+
+def _kept(roles: ForgetRetain, gone: set[int]) -> list[Batch]:
+    """Return on what accuracy is kept: validation without the classes that go, else retain."""
+    if roles.validation is not None:
+        parts = (_without(batch, gone) for batch in sample_of(roles.validation, SAMPLES))
+        if kept := [part for part in parts if part is not None]:
+            return kept
+    return list(sample_of(roles.retain, SAMPLES))  # type: ignore[arg-type]
 
 
 def _without(batch: Batch, gone: set[int]) -> Batch | None:
-    own = ~torch.isin(labels(batch), torch.tensor(sorted(gone), dtype=labels(batch).dtype))
+    """Return the samples of a batch whose class is not gone; None where there is none."""
+    target = labels(batch)
+    own = ~torch.isin(target, torch.tensor(sorted(gone), dtype=target.dtype, device=target.device))
     return take(batch, own) if bool(own.any()) else None

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,53 +14,99 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.base import Unlearner
-from unlearnkit.data import ForgetRetain, Loss, Measured
+from unlearnkit.data import ForgetRetain, Measured
 from unlearnkit.edit import WeightEdit
-from unlearnkit.exceptions import DataError, IneffectiveWarning
+from unlearnkit.edit.sources import scaled
+from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.importance import FisherDiagonal, Importance, ImportanceEstimator
-from unlearnkit.ops import dampening_factor, finite_values, importance_ratio
+from unlearnkit.importance.base import NoSamplesError
+from unlearnkit.methods._checks import check_number
+from unlearnkit.ops import dampening_factor, importance_ratio, percentile
 
 NO_RETAIN = """\
-nothing is known of the data to keep, and dampening weighs what matters for the forget set against what \
-matters for the rest. One of these will do:
+nothing is known of the data to keep, and dampening weighs what matters for the forget set against \
+what matters for the rest. One of these will do:
     fit(model, retain, forget)                                       # the retain set
-    fit(model, DataLoader(Subset(train, forget_indices)))            # a Subset: the rest of it is found
-    ASSD(reference=FisherDiagonal().measure(model, train)).fit(...)  # stored when the model was trained"""
+    fit(model, DataLoader(Subset(train, forget_indices)))            # a Subset: its rest is found
+    ASSD(reference=FisherDiagonal().measure(model, train)).fit(...)  # stored after training"""
+
+NOTHING_TO_KEEP = (
+    "the forget set is all of the training set, so there is nothing to keep: train a newly built "
+    "model instead."
+)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evidence:
-    """The importances that one measurement yields; every setting of a dampening method draws on them."""
+    """The importances that one measurement yields; every setting of a method draws on them.
+
+    Attributes
+    ----------
+    forget : Importance
+        Of the forget set.
+    known : Importance
+        Of the retain set or, if `is_full`, of the training set, forget set included.
+    is_full : bool
+    """
 
     forget: Importance
-    full: Importance | None = None
-    retain: Importance | None = None
+    known: Importance
+    is_full: bool
 
-    def against(self, which: str) -> Importance:
-        """Return the denominator: of the full training set, or of what is retained."""
-        if which == "full":
-            if self.full is None and self.retain is not None:
-                self.full = self.retain + self.forget
-            found = self.full
-        else:
-            if self.retain is None and self.full is not None:
-                if not self.full.kind.startswith("fisher/per_sample"):
-                    raise DataError(
-                        f"against='retain' subtracts the forget set from the reference, and {self.full.kind} is a sum "
-                        "over batches, not samples, so it does not subtract. Use against='full', or a reference "
-                        "measured with FisherDiagonal(gradient='per_sample')."
-                    )
-                self.retain = self.full - self.forget
-            found = self.retain
-        if found is None or found.count == 0:
+    def __post_init__(self) -> None:
+        if self.forget.samples == 0:
+            raise DataError("the forget set is empty: there is nothing to forget.")
+        if self.forget.kind != self.known.kind:
             raise DataError(
-                "the forget set is all of the training set, so there is nothing to keep: train a newly built model "
-                "instead."
+                f"the importances of the forget set ({self.forget.kind}) and of the reference "
+                f"({self.known.kind}) are of different kinds: measure both with the same estimator."
             )
-        return found
+        if self.is_full and self.known.samples < self.forget.samples:
+            raise DataError(
+                f"the reference saw {self.known.samples:,} samples, fewer than the forget set's "
+                f"{self.forget.samples:,}: measure it on the whole training set, the forget set "
+                "included."
+            )
+        if self.known.samples == (self.forget.samples if self.is_full else 0):
+            raise DataError(NOTHING_TO_KEEP)
+
+    @property
+    def n_total(self) -> int:
+        """|D|, the size of the training set."""
+        return self.known.samples + (0 if self.is_full else self.forget.samples)
+
+    @property
+    def largest_ratio(self) -> float:
+        """What F_f / F_D cannot exceed against the training set: its size over the forget set's.
+
+        In batches where those were counted; a stored sum over other batches knows no such bound.
+        """
+        if self.is_full and self.known.count != self.known.samples:
+            return math.inf
+        return self.against("full").count / self.forget.count
+
+    def against(self, which: Literal["full", "retain"]) -> Importance:
+        """Return the denominator: of the training set, or of what is retained of it.
+
+        Raises
+        ------
+        DataError
+            If the one that is known does not yield the other.
+        """
+        if self.is_full == (which == "full"):
+            return self.known
+        if which == "full":
+            return self.known + self.forget
+        if self.known.count != self.known.samples:
+            raise DataError(
+                "against='retain' subtracts the forget set from the reference, and "
+                f"{self.known.kind} is a sum over batches, not samples, so it does not subtract. "
+                "Use against='full', or importance='per_sample' with a reference measured likewise."
+            )
+        return self.known - self.forget
 
 
-@dataclass
+@dataclass(frozen=True)
 class Weighing:
     """Mean importances of the forget set beside those of a denominator."""
 
@@ -67,12 +114,31 @@ class Weighing:
     reference: dict[str, Tensor]
 
     @cached_property
-    def sorted_ratios(self) -> Any:
-        """All finite ratios F_f / F_D over all weights, sorted: 0/0 and x/0 are left out."""
-        ratios = (importance_ratio(value, self.reference[name]) for name, value in self.forget.items())
-        values = finite_values(ratios)
-        values.sort()
-        return values
+    def ratios(self) -> list[Tensor]:
+        """F_f / F_D of every weight; NaN is 0 / 0."""
+        return [importance_ratio(self.forget[name], self.reference[name]) for name in self.forget]
+
+    def alpha(self, q: float) -> float:
+        """Return the q-th percentile of the finite ratios: 0/0 and x/0 do not count, zeros do.
+
+        Raises
+        ------
+        DataError
+            If no ratio is finite.
+        """
+        if not any(bool(torch.isfinite(ratio).any()) for ratio in self.ratios):
+            raise DataError(
+                "no weight matters for the data to keep: all its gradients are zero, so there is "
+                "no ratio to rank. Check the reference; a model in float64 tells smaller losses "
+                "from zero."
+            )
+        return percentile(self.ratios, q)
+
+    def count_between(self, alpha: float, lambda_: float) -> int:
+        """Return how many weights are selected though their factor is 1."""
+        if alpha >= lambda_:
+            return 0
+        return sum(int(((ratio > alpha) & (ratio <= lambda_)).sum()) for ratio in self.ratios)
 
     def factors(self, alpha: float, lambda_: float) -> dict[str, Tensor]:
         """Return the dampening factor of every weight."""
@@ -83,7 +149,7 @@ class Weighing:
 
 
 class Dampening(Unlearner):
-    """Base of the methods that shrink the weights which matter more to the forget set than to the rest."""
+    """Base of the methods that shrink the weights which matter more for the forget set."""
 
     importance: Literal["per_sample", "batch"] | ImportanceEstimator
     against: Literal["full", "retain"]
@@ -94,12 +160,11 @@ class Dampening(Unlearner):
     def _validate(self) -> None:
         if self.against not in ("full", "retain"):
             raise DataError(f"against must be 'full' or 'retain', got {self.against!r}.")
-        if isinstance(self.lambda_, bool) or not isinstance(self.lambda_, int | float) or not self.lambda_ >= 0:
-            raise DataError(f"lambda_ must be a number from 0 on, got {self.lambda_!r}.")
+        check_number("lambda_", self.lambda_)
         if self.reference is not None and not isinstance(self.reference, Importance):
             raise DataError(
-                f"reference must be an Importance, got {type(self.reference).__name__}: measure one with "
-                "FisherDiagonal().measure(model, train), or load it with Importance.load(path)."
+                f"reference must be an Importance, got {type(self.reference).__name__}: measure "
+                "one with FisherDiagonal().measure(model, train), or Importance.load(path) it."
             )
         self._estimator()
 
@@ -114,86 +179,97 @@ class Dampening(Unlearner):
         return FisherDiagonal(gradient=self.importance)
 
     def _measure(self, model: nn.Module, roles: ForgetRetain) -> Evidence:
-        if self.reference is None and roles.retain is None:
-            raise DataError(NO_RETAIN)
-        forget = self._importance(model, roles.forget)
-        if forget.samples == 0:
-            raise DataError("the forget set is empty: there is nothing to forget. Check its indices.")
         # a stored reference is there to be used: it saves the pass over the retain set
-        stored = self.reference if self.reference is not None else roles.retain
-        if isinstance(stored, Measured):
-            full = self._importance(model, stored)
-            return Evidence(forget, full=full)
+        known = roles.retain if self.reference is None else self.reference
+        if known is None:
+            raise DataError(NO_RETAIN)
+        if isinstance(known, Measured):
+            known = _checked(known, model)
         try:
-            return Evidence(forget, retain=self._importance(model, stored))
-        except DataError as error:
-            if "empty" in str(error):
-                Evidence(forget).against("retain")  # says that there is nothing to keep
-            raise
+            forget = self._importance(model, roles.forget)
+        except NoSamplesError as error:
+            raise DataError(f"the forget set: {error}") from error
+        if isinstance(known, Importance):
+            return Evidence(forget, _restricted(known, forget), is_full=True)
+        try:
+            return Evidence(forget, self._importance(model, known), is_full=False)
+        except NoSamplesError as error:
+            raise DataError(NOTHING_TO_KEEP) from error
 
     def _importance(self, model: nn.Module, data: Any) -> Importance:
         if isinstance(data, Measured):
-            if not isinstance(data, Importance):
-                raise DataError(f"expected data or an Importance, got {type(data).__name__}.")
-            data.check_model(model)
-            return data
+            return _checked(data, model)
         return self._estimator().measure(model, data, loss=self.loss, progress=self.progress)
 
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Evidence) -> WeightEdit:
-        reference = measured.against(self.against)
-        if measured.forget.kind != reference.kind:
-            raise DataError(
-                f"the importances of the forget set ({measured.forget.kind}) and of the reference "
-                f"({reference.kind}) are of different kinds: measure both with the same estimator."
-            )
-        missing = measured.forget.sums.keys() - reference.sums.keys()
-        if missing:
-            raise DataError(
-                f"the reference does not cover {sorted(missing)[0]}: it was measured while that parameter was frozen."
-            )
-        device = next(iter(measured.forget.sums.values())).device
-        weighing = Weighing(measured.forget.mean(), reference.to(device).mean())
-        self.n_forget_ = measured.forget.samples
-        self.n_total_ = self.n_forget_ + (
-            reference.samples if self.against == "retain" else reference.samples - self.n_forget_
-        )
+        weighing = Weighing(measured.forget.mean(), measured.against(self.against).mean())
+        self.n_forget_, self.n_total_ = measured.forget.samples, measured.n_total
         self.alpha_ = self._threshold(model, roles, weighing)
-        edit = WeightEdit.from_factors(
-            model, weighing.factors(self.alpha_, self.lambda_), info={"method": repr_of(self)}
-        )
+        factors = weighing.factors(self.alpha_, self.lambda_)
+        edit = WeightEdit.from_factors(model, factors, info={"method": described(self)})
         if edit.n_changed == 0:
-            warnings.warn(f"the edit changes no weight: {self._why_nothing()}", IneffectiveWarning, stacklevel=4)
+            why = self._why_nothing(measured)
+            warn(f"the edit changes no weight: {why}", IneffectiveWarning)
+        elif idle := weighing.count_between(self.alpha_, self.lambda_):
+            warn(
+                f"alpha = {self.alpha_:.3g} is below {self.lambda_:g}: {idle:,} of the weights "
+                f"selected are not more than {self.lambda_:g} times as important for the forget "
+                "set, so they are left as they are, and a lower alpha or percentile edits nothing "
+                "more.",
+                IneffectiveWarning,
+            )
         return edit
 
     @abstractmethod
     def _threshold(self, model: nn.Module, roles: ForgetRetain, weighing: Weighing) -> float:
         """Return alpha: a weight is dampened where F_f > alpha F_D."""
 
-    def _why_nothing(self) -> str:
+    def _why_nothing(self, measured: Evidence) -> str:
         """Say why a fit may come out empty, and what to do."""
-        bound = self.n_total_ / self.n_forget_
-        if self.against == "full" and self.alpha_ >= bound and self._is_per_sample():
+        if self.against == "full" and self.alpha_ >= (bound := measured.largest_ratio):
             return (
-                f"alpha = {self.alpha_:.4g} can select nothing here. With per-sample gradients F_f / F_D is at most "
-                f"|D| / |Df| = {bound:.4g}; published values of alpha are for squared batch gradients "
-                "(importance='batch'). Lower alpha, use against='retain', or let ASSD find it."
+                f"alpha = {self.alpha_:.4g} can select nothing here. F_D has the forget set in it, "
+                f"so F_f / F_D is at most |D| / |Df| = {bound:.4g}. Lower alpha, use "
+                "against='retain', or let ASSD find it."
             )
-        return f"no weight is {self.alpha_:.4g} times as important for the forget set. Lower alpha or percentile."
+        return (
+            f"no weight is {self.alpha_:.4g} times as important for the forget set. Lower alpha or "
+            "percentile."
+        )
 
-    def _is_per_sample(self) -> bool:
-        return getattr(self._estimator(), "gradient", None) == "per_sample"
+
+def _checked(stored: Any, model: nn.Module) -> Importance:
+    if not isinstance(stored, Importance):
+        raise DataError(f"expected data or an Importance, got {type(stored).__name__}.")
+    stored.check_model(model)
+    return stored
 
 
-def repr_of(estimator: Dampening) -> str:
+def _restricted(stored: Importance, forget: Importance) -> Importance:
+    """Return what is stored of the parameters that were measured on the forget set, beside it."""
+    for name in forget.sums:
+        if name not in stored.sums:
+            raise DataError(
+                f"the reference does not cover {name}: it was frozen when that was measured. "
+                "Freeze it again, or measure the reference anew."
+            )
+    sums = {name: stored.sums[name].to(value.device) for name, value in forget.sums.items()}
+    return Importance(sums, stored.count, stored.kind, stored.samples)
+
+
+def described(estimator: Dampening) -> str:
     """Return the estimator's repr without what is measured: it goes into the edit's file."""
     given = estimator.get_params(deep=False)
-    shown = {k: v for k, v in given.items() if k not in ("reference", "loss", "progress") and v is not None}
-    return f"{type(estimator).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+    for name in ("reference", "loss", "progress"):
+        given.pop(name, None)
+    shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+    return f"{type(estimator).__name__}({shown})"
 
 
 @torch.no_grad()
-def write_factors(target: dict[str, Tensor], original: dict[str, Tensor], factors: dict[str, Tensor]) -> None:
-    """Set each target to original * factor, as :meth:`WeightEdit.from_factors` rounds it."""
+def write_factors(
+    target: Mapping[str, Tensor], original: Mapping[str, Tensor], factors: Mapping[str, Tensor]
+) -> None:
+    """Set each target to original * factor, rounded as the edit will be."""
     for name, factor in factors.items():
-        value = original[name]
-        target[name].copy_(torch.where(factor == 1, value, (value.double() * factor).to(value.dtype)))
+        target[name].copy_(scaled(name, original[name], factor))

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Importances that are summed over batches, for what is not defined sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.data import Batch
+from unlearnkit.gradients.pairs import upcast
+from unlearnkit.gradients.reference import measured_parameters, plain_eager, zeros
+from unlearnkit.importance.base import Batches, Importance, walk
+
+
+def sum_over_batches(
+    model: nn.Module,
+    loader: Batches,
+    value: Callable[[Batch], Tensor],
+    of: Callable[[Tensor], Tensor],
+    kind: str,
+    progress: bool,
+) -> Importance:
+    """Sum ``of(gradient of value(batch))`` over batches; a short one counts as a full one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode (see :func:`unlearnkit.data.evaluating`).
+    loader : iterable of batches
+    value : callable
+        Maps a batch to a scalar.
+    of : callable
+        Maps a gradient to its importance, element by element.
+    kind : str
+    progress : bool
+    """
+    parameters = measured_parameters(model)
+    totals = zeros(parameters)
+    weights = list(parameters.values())
+
+    def add(batch: Batch) -> None:
+        found = torch.autograd.grad(value(batch), weights, allow_unused=True)
+        for total, gradient in zip(totals.values(), found, strict=True):
+            if gradient is not None:
+                total.add_(of(upcast(gradient)).to(total.device))
+
+    with plain_eager(model):
+        samples, batches = walk(loader, add, progress)
+    return Importance(totals, batches, kind, samples)
