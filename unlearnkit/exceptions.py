@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 import warnings
-from pathlib import Path
-from types import FrameType
 
-PACKAGE = f"{Path(__file__).parent}{os.sep}"
+PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class UnlearnError(Exception):
@@ -69,7 +68,7 @@ def warn(message: str, category: type[UnlearnWarning]) -> None:
     message : str
     category : subclass of UnlearnWarning
     """
-    frame: FrameType | None = sys._getframe()
+    frame: types.FrameType | None = sys._getframe()
     level = 0
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1

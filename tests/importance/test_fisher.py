@@ -2,7 +2,6 @@
 import copy
 import math
 import warnings
-from collections import namedtuple
 
 import pytest
 import torch
@@ -13,11 +12,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from unlearnkit import FisherDiagonal
-from unlearnkit.exceptions import DataError, NondeterminismWarning, UnsupportedModuleError
+from unlearnkit.exceptions import (
+    DataError,
+    FallbackWarning,
+    NondeterminismWarning,
+    UnsupportedModuleError,
+)
 from unlearnkit.importance.base import NoSamplesError
 
 N = 24
-Pair = namedtuple("Pair", "X y")
 
 
 def network(dtype=torch.float32):
@@ -134,76 +137,24 @@ def test_only_what_requires_a_gradient_is_measured(gradient):
     assert found.sums["unused"].tolist() == [0, 0]
 
 
-# labels -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("gradient", ["per_sample", "batch"])
-def test_predicted_labels_replace_the_datas(gradient):
-    model, (X, y) = network(), samples()
-    with torch.no_grad():
-        predicted = copy.deepcopy(model).eval()(X).argmax(1)
-    expected = FisherDiagonal(gradient).measure(model, (X, predicted))
-    found = FisherDiagonal(gradient, labels="predicted").measure(model, (X, y))
-    assert_close(found.sums, expected.sums)
-    assert found.kind == f"fisher/{gradient}/predicted"
-
-
-def test_sampled_labels_follow_the_seed_alone():
-    model, data = network(), samples()
-
-    def measured(seed):
-        return FisherDiagonal(labels="sampled", random_state=seed).measure(model, data).sums
-
-    first, again, other, unseeded = measured(0), measured(0), measured(1), measured(None)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    for different in (other, unseeded):
-        assert any(not torch.equal(first[name], different[name]) for name in first)
-
-
-def test_sampled_labels_average_to_the_true_fisher():
-    torch.manual_seed(3)
-    model, X = nn.Linear(3, 3), torch.randn(4, 3)
-    chances = model(X).softmax(1).detach()
-    true = torch.zeros(3, 3, dtype=torch.float64)  # sum_n sum_k p_nk (dl/dW)^2, dl/dW = (p - e_k) x
-    for k in range(3):
-        gradient = chances - F.one_hot(torch.tensor(k), 3)
-        true += torch.einsum("n,no,ni->oi", chances[:, k], gradient**2, X**2)
-    copies = 2000
-    data = (X.repeat(copies, 1), torch.zeros(4 * copies, dtype=torch.long))
-    found = FisherDiagonal(labels="sampled", random_state=0).measure(model, data)
-    torch.testing.assert_close(found.sums["weight"] / copies, true, rtol=0.05, atol=0)
-
-
-class Pixels(nn.Module):
-    """A class for every pixel: [N, K, T], or [N, T, K] in a mapping as transformers does."""
+class Recurrent(nn.Module):
+    """Takes the engine's fallback."""
 
     def __init__(self):
         super().__init__()
-        self.layer = nn.Linear(1, 3)
+        self.recurrent, self.last = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.layer(x)  # [N, T, K]
+        return self.last(self.recurrent(x)[0][:, -1])
 
 
-@pytest.mark.parametrize("drawn", ["predicted", "sampled"])
-def test_labels_of_mappings_have_classes_last_and_ignored_ones_stay(drawn):
-    torch.manual_seed(0)
-    model, x = Pixels(), torch.randn(4, 3, 1)
-    target = torch.full((4, 3), -100)
-    target[:, 0] = 1
-    fisher = FisherDiagonal(labels=drawn, random_state=0)
-    found = fisher.measure(model, [{"x": x, "labels": target}])
-    torch.manual_seed(0)
-    alone = fisher.measure(model, [{"x": x[:, :1], "labels": target[:, :1]}])
-    if drawn == "predicted":
-        assert_close(found.sums, alone.sums)
-    assert float(found.sums["layer.weight"].sum()) > 0
-
-
-def test_labels_of_named_tuples():
-    model, (X, y) = network(), samples()
-    fisher = FisherDiagonal(labels="predicted")
-    assert_close(fisher.measure(model, [Pair(X, y)]).sums, fisher.measure(model, (X, y)).sums)
+def test_sums_keep_no_graph():
+    for gradient in ("per_sample", "batch"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            data = torch.randn(6, 5, 3), torch.arange(6) % 2
+            sums = FisherDiagonal(gradient).measure(Recurrent(), data).sums
+        assert len(sums) == 6 and not any(value.requires_grad for value in sums.values())
 
 
 # conduct ----------------------------------------------------------------------------------------
@@ -224,11 +175,13 @@ def test_the_model_and_the_caller_are_left_as_they_were(gradient, drawn):
 
 
 @pytest.mark.parametrize("gradient", ["per_sample", "batch"])
-def test_neither_no_grad_nor_autocast_reaches_it(gradient):
+@pytest.mark.parametrize("drawn", ["true", "sampled"])
+def test_neither_no_grad_nor_autocast_reaches_it(gradient, drawn):
     model, data = network(), samples()
-    plain = FisherDiagonal(gradient).measure(model, data).sums
+    fisher = FisherDiagonal(gradient, drawn, random_state=0)
+    plain = fisher.measure(model, data).sums
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = FisherDiagonal(gradient).measure(model, data).sums
+        found = fisher.measure(model, data).sums
     assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 

@@ -182,17 +182,21 @@ def test_a_class_without_held_out_samples_is_expected_to_do_as_the_others(digits
     assert found == pytest.approx((2 * accuracy(model, part) + seven) / 3)
 
 
-def test_without_held_out_samples_the_ways_out_are_named(digits, model, scattered):
+def test_without_held_out_samples_it_goes_as_far_as_the_tolerance_and_says_so(
+    digits, model, scattered
+):
     forget, retain = scattered
-    assd = ASSD(importance=Unmeasurable())
-    with pytest.raises(DataError, match=r"classes \(0, 1, 2, 3, 4, ...\) live on") as caught:
-        assd.fit(model, retain, forget)
-    for way in ("validation=held_out", "target=", "percentile='paper'"):
-        assert way in str(caught.value)
-    with pytest.raises(AssertionError, match="measured"):
-        assd.set_params(target=0).fit(model, retain, forget)
-    with pytest.raises(AssertionError, match="measured"):
-        assd.set_params(target=None).fit(model, digits.retain, digits.forget)
+    with pytest.warns(IneffectiveWarning) as caught:
+        assd = ASSD(tolerance=0.02).fit(model, retain, forget)
+    said = str(caught[0].message)
+    for words in (r"classes (0, 1, 2, 3, 4, ...) live on", "validation=held_out", "target="):
+        assert words in said
+    assert caught[0].filename == __file__
+    result = assd.calibration_
+    assert result.target == 0 and result.found.kept >= result.before.kept - 0.02
+    with pytest.warns(IneffectiveWarning, match="stopped short"):
+        asked = ASSD(target=0, tolerance=0.02).fit(model, retain, forget)
+    assert asked.edit_ == assd.edit_
 
 
 def test_where_no_percentile_reaches_the_target_that_is_said(digits, model, scattered):
@@ -237,21 +241,25 @@ def test_the_whole_way_with_a_subset_and_a_reference(digits, model):
 
 
 def test_what_is_missing_is_told_before_anything_is_measured(digits, model):
-    everything = FisherDiagonal().measure(model, digits.train)
     forget = FisherDiagonal().measure(model, digits.forget)
     assd = ASSD(importance=Unmeasurable())
     soft = (digits.forget[0], torch.rand(len(digits.forget[1]), 10))
     for data, words in (
         ((digits.retain, forget), "accuracy on the forget set, so it needs the samples.*'paper'"),
-        ((everything, digits.forget), "neither the retain set nor a validation set.*held_out"),
         ((digits.retain, soft), r"class indices, one a sample; got \[\d+, 10\] of torch.float32"),
     ):
         with pytest.raises(DataError, match=words):
             assd.fit(model, *data)
     with pytest.raises(DataError, match="nothing is known of the data to keep"):
         assd.fit(model, digits.forget)
-    with pytest.raises(DataError, match=r"classes \(3\) live on"):  # as far as is known
-        assd.fit(model, digits.forget, validation=None, retain=digits.train)
+
+
+def test_with_nothing_to_watch_the_papers_percentile_is_used_and_that_is_said(digits, model):
+    everything = FisherDiagonal().measure(model, digits.train)
+    with pytest.warns(IneffectiveWarning, match="neither the retain set nor a validation set"):
+        assd = ASSD().fit(model, everything, digits.forget)
+    paper = silently(ASSD(percentile="paper"), model, everything, digits.forget)
+    assert assd.edit_ == paper.edit_ and assd.percentile_ == paper.percentile_
 
 
 def test_repr_says_what_was_reached(digits, model):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlearnkit.data import Batch
 from unlearnkit.gradients.pairs import upcast
-from unlearnkit.gradients.reference import measured_parameters, plain_eager, zeros
+from unlearnkit.gradients.reference import measured_parameters, zeros
 from unlearnkit.importance.base import Batches, Importance, walk
 
 
@@ -27,7 +27,7 @@ def sum_over_batches(
     Parameters
     ----------
     model : nn.Module
-        In eval mode (see :func:`unlearnkit.data.evaluating`).
+        In eval mode (see :func:`unlearnkit.data.evaluating`), without autocast.
     loader : iterable of batches
     value : callable
         Maps a batch to a scalar.
@@ -46,6 +46,5 @@ def sum_over_batches(
             if gradient is not None:
                 total.add_(of(upcast(gradient)).to(total.device))
 
-    with plain_eager(model):
-        samples, batches = walk(loader, add, progress)
+    samples, batches = walk(loader, add, progress)
     return Importance(totals, batches, kind, samples)

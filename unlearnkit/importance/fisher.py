@@ -23,7 +23,7 @@ from unlearnkit.data import (
 )
 from unlearnkit.exceptions import DataError
 from unlearnkit.gradients import PlanChanged, SquareSums
-from unlearnkit.gradients.reference import per_sample_losses
+from unlearnkit.gradients.reference import per_sample_losses, plain_eager
 from unlearnkit.importance._batches import sum_over_batches
 from unlearnkit.importance.base import (
     Batches,
@@ -111,7 +111,7 @@ class FisherDiagonal(ImportanceEstimator):
         refuse_bad_weights(model)
         inner, loader = unwrap(model), as_loader(data)
         warn_if_random(loader, "importance", order_matters=self.gradient == "batch")
-        with evaluating(inner):
+        with evaluating(inner), plain_eager(inner):
             measure = self._batch if self.gradient == "batch" else self._per_sample
             return measure(inner, loader, loss or cross_entropy, progress)
 

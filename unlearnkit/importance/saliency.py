@@ -19,6 +19,7 @@ from unlearnkit.data import (
     warn_if_random,
 )
 from unlearnkit.exceptions import DataError
+from unlearnkit.gradients.reference import plain_eager
 from unlearnkit.importance._batches import sum_over_batches
 from unlearnkit.importance.base import Importance, ImportanceEstimator, refuse_bad_weights
 from unlearnkit.parameters import unwrap
@@ -77,5 +78,5 @@ class LogitNorm(ImportanceEstimator):
                 )
             return found
 
-        with evaluating(inner):
+        with evaluating(inner), plain_eager(inner):
             return sum_over_batches(inner, loader, mean_norm, torch.abs, self.kind, progress)

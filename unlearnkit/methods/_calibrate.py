@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.data import Batch, ForgetRetain, Measured, labels, sample_of, take
-from unlearnkit.exceptions import DataError
+from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.methods._dampening import Weighing, write_factors
 from unlearnkit.metrics import accuracy, predict_logits
 from unlearnkit.parameters import copy_of, named_parameters
@@ -97,15 +97,29 @@ def calibrate(
     tolerance : float
         How much accuracy on what is kept may fall.
     target : float or None
-        None: what a model that never saw the samples would have, see :func:`unseen_accuracy`.
+        None: what a model that never saw the samples would have, see :func:`unseen_accuracy`; 0,
+        with a warning, where there is nothing to tell that by.
 
     Raises
     ------
     DataError
-        As :func:`look`.
+        As :func:`classes_of_forget`.
     """
-    truth, gone = look(roles, target)
-    goal = unseen_accuracy(model, truth, gone, roles.validation) if target is None else target
+    truth = classes_of_forget(roles)
+    gone = _classes_gone(roles, truth)
+    goal = target
+    if goal is None and roles.validation is None and (living := sorted(set(truth.tolist()) - gone)):
+        names = ", ".join(map(str, living[:5])) + (", ..." if len(living) > 5 else "")
+        warn(
+            "what a model that never saw these samples would make of them is not known: their "
+            f"classes ({names}) live on in the retain set, and there is no validation set. So as "
+            "much is forgotten as tolerance allows. Pass fit(..., validation=held_out) to aim at "
+            "held-out accuracy, or target= (0 for wrong labels, which this is right for).",
+            IneffectiveWarning,
+        )
+        goal = 0.0
+    if goal is None:
+        goal = unseen_accuracy(model, truth, gone, roles.validation)
     # read once what is looked at at every step
     forget = list(sample_of(roles.forget, SAMPLES))  # type: ignore[arg-type]
     kept = _kept(roles, gone)
@@ -160,45 +174,38 @@ def _boundary(holds: Callable[[float], bool], inside: float, outside: float) -> 
     return inside
 
 
-def look(roles: ForgetRetain, target: float | None) -> tuple[Tensor, set[int]]:
-    """Check that a calibration has the data that it looks at, before anything slow is done.
+def can_watch(roles: ForgetRetain) -> bool:
+    """Tell whether samples are at hand on which to watch what is kept."""
+    stored = roles.retain is None or isinstance(roles.retain, Measured)
+    return roles.validation is not None or not stored
 
-    Returns
-    -------
-    truth : Tensor [N]
-        The classes of the forget set's samples.
-    gone : set of int
-        Those classes of which the retain set, where it is at hand, has no sample.
+
+def classes_of_forget(roles: ForgetRetain) -> Tensor:
+    """Return the class of every sample of the forget set [N].
 
     Raises
     ------
     DataError
-        If samples are missing, or have no classes.
+        If the samples are missing, or have no classes.
     """
     if isinstance(roles.forget, Measured):
         raise DataError(
             "percentile='calibrated' watches the accuracy on the forget set, so it needs the "
             "samples: pass the data instead of its importance, or percentile='paper' or a number."
         )
-    stored = roles.retain is None or isinstance(roles.retain, Measured)
-    if stored and roles.validation is None:
-        raise DataError(
-            "percentile='calibrated' watches what is kept, and neither the retain set nor a "
-            "validation set is at hand: pass fit(..., validation=held_out), or percentile='paper' "
-            "or a number."
-        )
-    truth = _classes(roles.forget)
-    classes = set(truth.unique().tolist())
-    gone = set() if stored else _without_samples(classes, roles.retain)  # type: ignore[arg-type]
-    if target is None and roles.validation is None and (living := sorted(classes - gone)):
-        names = ", ".join(map(str, living[:5])) + (", ..." if len(living) > 5 else "")
-        raise DataError(
-            "percentile='calibrated' asks what a model that never saw these samples would make of "
-            f"them, and their classes ({names}) live on in the retain set: pass "
-            "fit(..., validation=held_out), or set target= (0 for wrong labels), or "
-            "percentile='paper' or a number."
-        )
-    return truth, gone
+    return _classes(roles.forget)
+
+
+def _classes_gone(roles: ForgetRetain, truth: Tensor) -> set[int]:
+    """Return the classes of the forget set of which the retain set, if at hand, has no sample."""
+    if roles.retain is None or isinstance(roles.retain, Measured):
+        return set()
+    gone = set(truth.unique().tolist())
+    for batch in roles.retain:
+        gone -= set(labels(batch).unique().tolist())
+        if not gone:
+            break
+    return gone
 
 
 def unseen_accuracy(
@@ -232,16 +239,6 @@ def _classes(data: Iterable[Batch]) -> Tensor:
                 "number."
             )
     return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
-
-
-def _without_samples(classes: set[int], data: Iterable[Batch]) -> set[int]:
-    """Return those of some classes of which data holds no sample; read no further than needed."""
-    left = set(classes)
-    for batch in data:
-        left -= set(labels(batch).unique().tolist())
-        if not left:
-            break
-    return left
 
 
 def _kept(roles: ForgetRetain, gone: set[int]) -> list[Batch]:

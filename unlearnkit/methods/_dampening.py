@@ -30,6 +30,9 @@ what matters for the rest. One of these will do:
     fit(model, DataLoader(Subset(train, forget_indices)))            # a Subset: its rest is found
     ASSD(reference=FisherDiagonal().measure(model, train)).fit(...)  # stored after training"""
 
+ROUNDING = 1e-4
+"""Of an importance in float32, this much may be the rounding of the gradients."""
+
 NOTHING_TO_KEEP = (
     "the forget set is all of the training set, so there is nothing to keep: train a newly built "
     "model instead."
@@ -88,22 +91,31 @@ class Evidence:
     def against(self, which: Literal["full", "retain"]) -> Importance:
         """Return the denominator: of the training set, or of what is retained of it.
 
+        What is left when the forget set is subtracted from all cannot be told from rounding where
+        it is far less than what was subtracted. There it is taken for zero, and so it is where the
+        retain set itself was measured: data and a stored reference give the same edit.
+
         Raises
         ------
         DataError
             If the one that is known does not yield the other.
         """
-        if self.is_full == (which == "full"):
-            return self.known
         if which == "full":
-            return self.known + self.forget
+            return self.known if self.is_full else self.known + self.forget
         if self.known.count != self.known.samples:
+            if not self.is_full:
+                return self.known
             raise DataError(
                 "against='retain' subtracts the forget set from the reference, and "
                 f"{self.known.kind} is a sum over batches, not samples, so it does not subtract. "
                 "Use against='full', or importance='per_sample' with a reference measured likewise."
             )
-        return self.known - self.forget
+        rest = self.known - self.forget if self.is_full else self.known
+        sums = {
+            name: value * (value > ROUNDING * self.forget.sums[name])
+            for name, value in rest.sums.items()
+        }
+        return Importance(sums, rest.count, rest.kind, rest.samples)
 
 
 @dataclass(frozen=True)

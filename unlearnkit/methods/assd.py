@@ -11,7 +11,7 @@ from torch import nn
 from unlearnkit.data import ForgetRetain, Loss
 from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.importance import Importance, ImportanceEstimator
-from unlearnkit.methods._calibrate import Calibration, calibrate, look
+from unlearnkit.methods._calibrate import Calibration, calibrate, can_watch, classes_of_forget
 from unlearnkit.methods._checks import check_number
 from unlearnkit.methods._dampening import Dampening, Evidence, Weighing
 
@@ -49,7 +49,8 @@ class ASSD(Dampening):
         For ``"calibrated"``: the accuracy on the forget set to reach, as a fraction. Left out: what
         a model that never saw the samples would have; that is the model's accuracy on held-out
         samples of the same class (from ``validation``), and 0 for a class that goes altogether. For
-        wrong labels set 0.
+        wrong labels set 0. Without ``validation``, classes that live on are aimed at 0 too, as far
+        as `tolerance` allows, and a warning says so.
     tolerance : float, default=0.03
         For ``"calibrated"``: how much accuracy may fall on ``validation`` (without the classes that
         go), else on retain samples.
@@ -126,13 +127,20 @@ class ASSD(Dampening):
     def _measure(self, model: nn.Module, roles: ForgetRetain) -> Evidence:
         is_known = self.reference is not None or roles.retain is not None
         if self.percentile == "calibrated" and is_known:
-            look(roles, self.target)  # what is missing is said now: the measurement may take long
+            classes_of_forget(roles)  # what it lacks is said now: to measure may take long
         return super()._measure(model, roles)
 
     def _threshold(self, model: nn.Module, roles: ForgetRetain, weighing: Weighing) -> float:
-        if self.percentile == "calibrated":
+        if self.percentile == "calibrated" and can_watch(roles):
             return self._calibrated(model, roles, weighing)
-        if self.percentile == "paper":
+        if self.percentile == "calibrated":
+            warn(
+                "neither the retain set nor a validation set is at hand, so nothing tells when "
+                "what is to be kept begins to suffer, and the paper's percentile is used, a mild "
+                "one. Pass fit(..., validation=held_out) to calibrate, or set percentile=.",
+                IneffectiveWarning,
+            )
+        if self.percentile in ("calibrated", "paper"):
             self.percentile_ = paper_percentile(self.n_forget_, self.n_total_)
         else:
             self.percentile_ = float(self.percentile)
