@@ -32,9 +32,7 @@ def small_cnn(norm: bool = False) -> nn.Module:
         layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         return [layers[0], nn.BatchNorm2d(outputs), *layers[1:]] if norm else layers
 
-    return nn.Sequential(
-        *block(3, 32), *block(32, 64), *block(64, 128), nn.Flatten(), nn.Linear(2048, 10)
-    )
+    return nn.Sequential(*block(3, 32), *block(32, 64), *block(64, 128), nn.Flatten(), nn.Linear(2048, 10))
 
 
 def small_cnn_bn() -> nn.Module:

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _environment import environment
-from _models import resnet18
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from _environment import environment
+from _models import resnet18
 
 WAYS = ("plain", "unlearnkit", "batch gradients", "vmap", "backpack", "loop")
 
@@ -145,7 +146,9 @@ def one(way: str, batch: int, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)

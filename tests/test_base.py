@@ -16,9 +16,7 @@ from unlearnkit import Importance, WeightEdit
 from unlearnkit.base import Unlearner
 from unlearnkit.exceptions import CollapseWarning, DataError
 
-X = torch.eye(3).repeat(20, 1) + 0.1 * torch.randn(
-    60, 3, generator=torch.Generator().manual_seed(0)
-)
+X = torch.eye(3).repeat(20, 1) + 0.1 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 3
 RETAIN, FORGET, HELD_OUT = (X[:30], Y[:30]), (X[30:45], Y[30:45]), (X[45:], Y[45:])
 STORED = Importance({"weight": torch.ones(3, 3), "bias": torch.ones(3)}, 45, "example")
@@ -89,9 +87,7 @@ def test_the_three_forms_reach_the_method():
     scale.fit(model, FORGET)
     assert scale.roles.retain is None and scale.roles.validation is None
     scale.fit(model, RETAIN, FORGET, validation=HELD_OUT)
-    sizes = [
-        len(r.dataset) for r in (scale.roles.retain, scale.roles.forget, scale.roles.validation)
-    ]
+    sizes = [len(r.dataset) for r in (scale.roles.retain, scale.roles.forget, scale.roles.validation)]
     assert sizes == [30, 15, 15]
     scale.fit(model, forget=FORGET, retain=RETAIN)
     assert len(scale.roles.retain.dataset) == 30
@@ -157,9 +153,7 @@ def test_scikit_learn_knows_whether_it_is_fitted():
     ("data", "got"), [((FORGET,), "got nothing"), ((STORED, FORGET), "got an Importance")]
 )
 def test_a_method_that_trains_needs_samples(data, got):
-    with pytest.raises(
-        DataError, match=rf"Trains trains on the retain set.*{got}: pass fit\(model"
-    ):
+    with pytest.raises(DataError, match=rf"Trains trains on the retain set.*{got}: pass fit\(model"):
         Trains().fit(network(), *data)
     Trains(lambda_=0.9).fit(network(), RETAIN, FORGET)
 
@@ -168,9 +162,7 @@ def test_a_method_that_trains_needs_samples(data, got):
 
 
 def test_an_edit_that_ruins_what_should_be_kept_is_told():
-    with pytest.warns(
-        CollapseWarning, match="damages what should be kept. Choose a milder"
-    ) as caught:
+    with pytest.warns(CollapseWarning, match="damages what should be kept. Choose a milder") as caught:
         Scale(-1).fit(network(), RETAIN, FORGET)
     assert "accuracy on retain samples fell from 100.0% to 0.0%" in str(caught[0].message)
     assert caught[0].filename == __file__

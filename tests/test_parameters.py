@@ -180,9 +180,7 @@ def test_digest_ignores_strides_and_nothing_else(shape, dtype, permutation):
     tensor = torch.randint(0, 2, shape).to(dtype)
     order = list(range(len(shape)))
     permutation.shuffle(order)
-    strided = (
-        tensor.permute(order).contiguous().permute([order.index(i) for i in range(len(order))])
-    )
+    strided = tensor.permute(order).contiguous().permute([order.index(i) for i in range(len(order))])
     assert digest(strided) == digest(tensor) == digest(nn.Parameter(tensor, requires_grad=False))
     assert digest(tensor) != digest(tensor.unsqueeze(0))
     assert digest(tensor) != digest(tensor.to(torch.float64))

@@ -58,8 +58,7 @@ def write_tensors(
         raise DataError(f"cannot save to {str(path)!r}: it is a folder; give a file's name")
     if not target.parent.is_dir():
         raise DataError(
-            f"cannot save to {str(path)!r}: its folder {str(target.parent)!r} does not exist; make "
-            "it first"
+            f"cannot save to {str(path)!r}: its folder {str(target.parent)!r} does not exist; make it first"
         )
     head = {"kind": kind, "version": version, "manifest": manifest}
     entry = _json({**head, "checksum": _checksum(head, tensors)})

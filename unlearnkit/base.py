@@ -63,17 +63,13 @@ class Unlearner(BaseEstimator):
     @overload
     def fit(self: Self, model: nn.Module, forget: Any, /, *, validation: Any = None) -> Self: ...
     @overload
-    def fit(
-        self: Self, model: nn.Module, retain: Any, forget: Any, /, *, validation: Any = None
-    ) -> Self: ...
+    def fit(self: Self, model: nn.Module, retain: Any, forget: Any, /, *, validation: Any = None) -> Self: ...
     @overload
     def fit(
         self: Self, model: nn.Module, *, forget: Any, retain: Any = None, validation: Any = None
     ) -> Self: ...
     @overload
-    def fit(
-        self: Self, model: nn.Module, forget: Any, /, *, retain: Any, validation: Any = None
-    ) -> Self: ...
+    def fit(self: Self, model: nn.Module, forget: Any, /, *, retain: Any, validation: Any = None) -> Self: ...
     def fit(
         self: Self,
         model: nn.Module,
@@ -112,8 +108,7 @@ class Unlearner(BaseEstimator):
         self._forget_fit()
         if not isinstance(model, nn.Module):
             raise TypeError(
-                "the first argument of fit is the model, a torch.nn.Module; got "
-                f"{type(model).__name__}."
+                f"the first argument of fit is the model, a torch.nn.Module; got {type(model).__name__}."
             )
         if self.loss is not None and not callable(self.loss):
             raise DataError(
@@ -193,9 +188,7 @@ class Unlearner(BaseEstimator):
             collapsed = after < before - COLLAPSE
             what = f"accuracy on {name} samples fell from {before:.1%} to {after:.1%}"
         else:
-            before, after = (
-                _mean_loss(m, part, self.loss or cross_entropy) for m in (model, edited)
-            )
+            before, after = (_mean_loss(m, part, self.loss or cross_entropy) for m in (model, edited))
             collapsed = not after <= 2 * before + 0.1  # also where it is NaN
             what = f"the mean loss on {name} samples rose from {before:.3g} to {after:.3g}"
         if collapsed:

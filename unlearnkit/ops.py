@@ -31,9 +31,7 @@ def importance_ratio(forget: Tensor, reference: Tensor) -> Tensor:
     return forget / reference
 
 
-def dampening_factor(
-    forget: Tensor, reference: Tensor, alpha: float, lambda_: float = 1.0
-) -> Tensor:
+def dampening_factor(forget: Tensor, reference: Tensor, alpha: float, lambda_: float = 1.0) -> Tensor:
     """Return the factor by which selective synaptic dampening multiplies each weight.
 
     ``min(lambda * F_D / F_f, 1)`` where ``F_f > alpha * F_D``, strictly, and 1 elsewhere. Where
@@ -80,7 +78,5 @@ def percentile(tensors: Iterable[Tensor], q: float) -> float:
     if sum(part.numel() for part in parts) == 0:
         raise DataError("no value is finite, so there is no percentile.")
     # NumPy knows no bfloat16
-    arrays = [
-        part.to(torch.promote_types(part.dtype, torch.float32)).cpu().numpy() for part in parts
-    ]
+    arrays = [part.to(torch.promote_types(part.dtype, torch.float32)).cpu().numpy() for part in parts]
     return float(np.percentile(np.concatenate(arrays), q, overwrite_input=True))

@@ -85,9 +85,7 @@ def test_as_loader_keeps_loaders_and_batches_the_rest():
     assert as_loader(loader) is loader
     assert [len(y) for _, y in as_loader(TRAIN, size=8)] == [8, 8, 4]
     images = torch.zeros(3, 2, dtype=torch.float64)
-    assert (
-        next(iter(as_loader((images, Y[:3]))))[0].dtype == torch.float64
-    )  # tensors are the user's
+    assert next(iter(as_loader((images, Y[:3]))))[0].dtype == torch.float64  # tensors are the user's
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,7 @@ def test_stored_edit_applies_and_reverts_to_the_bit(outcomes):
         after = unlearned.state_dict()
         assert all(torch.equal(value, after[name]) for name, value in original.state_dict().items())
         undo.apply_(original)
-        assert all(
-            torch.equal(value, before[name]) for name, value in original.state_dict().items()
-        )
+        assert all(torch.equal(value, before[name]) for name, value in original.state_dict().items())
         assert outcome.exact
 
 

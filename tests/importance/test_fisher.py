@@ -108,9 +108,7 @@ def test_batch_is_the_squared_gradient_of_each_batchs_mean_loss():
 
 def test_of_single_samples_both_are_the_same():
     model, data = network(), DataLoader(TensorDataset(*samples()), batch_size=1)
-    batch, exact = (
-        FisherDiagonal(gradient).measure(model, data) for gradient in ("batch", "per_sample")
-    )
+    batch, exact = (FisherDiagonal(gradient).measure(model, data) for gradient in ("batch", "per_sample"))
     assert_close(batch.sums, exact.sums)
     assert batch.count == exact.count
 
@@ -262,9 +260,7 @@ def test_parameters_are_checked(parameters, words):
 
 
 def test_labels_of_ones_own_and_a_loss_of_ones_own_exclude_each_other():
-    with pytest.raises(
-        DataError, match=r"labels='sampled' .* use labels='true', or leave loss out"
-    ):
+    with pytest.raises(DataError, match=r"labels='sampled' .* use labels='true', or leave loss out"):
         FisherDiagonal(labels="sampled").measure(network(), samples(), loss=lambda m, b: m(b[0]))
 
 

@@ -104,9 +104,7 @@ def dampened(model, forget, reference, alpha, lambda_=1.0):
 def assert_weights(model, expected, atol=1e-6):
     """Compare a model's parameters with arrays."""
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(
-            parameter.detach().numpy(), expected[name], 0, atol, err_msg=name
-        )
+        np.testing.assert_allclose(parameter.detach().numpy(), expected[name], 0, atol, err_msg=name)
 
 
 @pytest.fixture

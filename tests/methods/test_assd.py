@@ -154,9 +154,7 @@ def test_frozen_weights_have_no_part_in_the_percentile(digits, model):
 
 
 def test_an_alpha_below_one_is_told(digits, model):
-    with pytest.warns(
-        IneffectiveWarning, match=r"alpha = 0\.\d+ is below 1: \d+ of the.*percentile"
-    ):
+    with pytest.warns(IneffectiveWarning, match=r"alpha = 0\.\d+ is below 1: \d+ of the.*percentile"):
         ASSD(percentile=55).fit(model, digits.retain, digits.forget)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

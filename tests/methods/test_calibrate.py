@@ -164,8 +164,7 @@ def test_a_class_that_goes_and_samples_of_others_are_told_apart(digits, model):
     forget = digits.gone | (torch.arange(1000) % 50 == 0)
     held_out = digits.held_out
     expected = sum(
-        0 if k == 3 else accuracy(model, where(held_out, held_out[1] == k))
-        for k in y[forget].tolist()
+        0 if k == 3 else accuracy(model, where(held_out, held_out[1] == k)) for k in y[forget].tolist()
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IneffectiveWarning)
@@ -182,9 +181,7 @@ def test_a_class_without_held_out_samples_is_expected_to_do_as_the_others(digits
     assert found == pytest.approx((2 * accuracy(model, part) + seven) / 3)
 
 
-def test_without_held_out_samples_it_goes_as_far_as_the_tolerance_and_says_so(
-    digits, model, scattered
-):
+def test_without_held_out_samples_it_goes_as_far_as_the_tolerance_and_says_so(digits, model, scattered):
     forget, retain = scattered
     with pytest.warns(IneffectiveWarning) as caught:
         assd = ASSD(tolerance=0.02).fit(model, retain, forget)
@@ -201,9 +198,7 @@ def test_without_held_out_samples_it_goes_as_far_as_the_tolerance_and_says_so(
 
 def test_where_no_percentile_reaches_the_target_that_is_said(digits, model, scattered):
     forget, retain = scattered
-    with pytest.warns(
-        IneffectiveWarning, match="No percentile reaches it, training does"
-    ) as caught:
+    with pytest.warns(IneffectiveWarning, match="No percentile reaches it, training does") as caught:
         assd = ASSD(target=0, tolerance=0.02).fit(model, retain, forget)
     assert assd.calibration_.full is None and "scattered samples" in str(caught[0].message)
     assert assd.calibration_.found.kept >= assd.calibration_.before.kept - 0.02
@@ -211,9 +206,7 @@ def test_where_no_percentile_reaches_the_target_that_is_said(digits, model, scat
 
 def test_where_nothing_is_to_be_forgotten_nothing_is_edited(digits, model, scattered):
     forget, retain = scattered
-    with pytest.warns(
-        IneffectiveWarning, match=r"accuracy on the forget set is .* already"
-    ) as caught:
+    with pytest.warns(IneffectiveWarning, match=r"accuracy on the forget set is .* already") as caught:
         assd = ASSD(target=1).fit(model, retain, forget)
     assert assd.edit_.n_changed == 0 and assd.percentile_ == 100 and len(caught) == 1
     assert "the target is 100.0%" in str(caught[0].message) and "target=" in str(caught[0].message)

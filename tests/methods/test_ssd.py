@@ -54,9 +54,7 @@ def test_it_is_the_published_rule(digits, model, published, against, lambda_):
 
 
 def test_it_forgets_a_class(digits, model):
-    clean = (
-        SSD(against="retain", alpha=10).fit(model, digits.retain, digits.forget).transform(model)
-    )
+    clean = SSD(against="retain", alpha=10).fit(model, digits.retain, digits.forget).transform(model)
     assert accuracy(model, digits.forget) > 0.9 and accuracy(clean, digits.forget) < 0.1
     assert accuracy(clean, digits.retain) > 0.9
 
@@ -117,9 +115,7 @@ def test_of_per_sample_gradients_no_ratio_exceeds_the_bound(digits, model):
     assert ssd.edit_.n_changed == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error", IneffectiveWarning)
-        assert SSD(importance="per_sample", alpha=bound / 2).fit(
-            model, digits.retain, digits.forget
-        )
+        assert SSD(importance="per_sample", alpha=bound / 2).fit(model, digits.retain, digits.forget)
 
 
 def test_nothing_selected_is_told_whatever_the_importance(digits, model):

@@ -21,9 +21,7 @@ LABELS = torch.tensor([0, 1, 2, 2])  # the last row is wrong
 
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 4)
-    )
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 4))
 
 
 def samples(n=10):
@@ -60,9 +58,7 @@ def test_against_numpy(n, classes, seed):
     logits, labels = rng.normal(size=(n, classes)) * 5, rng.integers(classes, size=n)
     exp = np.exp(logits)
     torch_pair = torch.from_numpy(logits), torch.from_numpy(labels)
-    assert accuracy_from_logits(*torch_pair) == pytest.approx(
-        np.mean(np.argmax(logits, axis=1) == labels)
-    )
+    assert accuracy_from_logits(*torch_pair) == pytest.approx(np.mean(np.argmax(logits, axis=1) == labels))
     np.testing.assert_allclose(
         confidence_from_logits(*torch_pair).numpy(),
         exp[np.arange(n), labels] / exp.sum(axis=1),

@@ -76,9 +76,7 @@ def test_score_is_a_share_of_the_targets_and_repeats(m, n, t, cap, seed):
 def test_max_samples_caps_either_side(monkeypatch):
     sizes = []
     fit = SVC.fit
-    monkeypatch.setattr(
-        SVC, "fit", lambda self, x, y: sizes.append(np.bincount(y)) or fit(self, x, y)
-    )
+    monkeypatch.setattr(SVC, "fit", lambda self, x, y: sizes.append(np.bincount(y)) or fit(self, x, y))
     rng = np.random.default_rng(4)
     mia(rng.random(90), rng.random(50), rng.random(5), max_samples=30)
     mia(rng.random(90), rng.random(50), rng.random(5), max_samples=None)

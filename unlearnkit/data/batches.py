@@ -119,9 +119,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         output = model(*batch[:-1])
     if isinstance(output, Tensor):
         return output
-    logits = (
-        output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    )
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise DataError(
             f"the model returned {_described(output)}, neither a tensor of logits nor an object "

@@ -167,9 +167,7 @@ def trained(data: Data, seed: int, name: str, epochs: int = EPOCHS) -> nn.Sequen
 def _split(seed: int) -> tuple[Data, Data]:
     digits = load_digits()
     images = (digits.images / 16).astype("float32")[:, None]  # [N, 1, 8, 8]
-    parts = train_test_split(
-        images, digits.target, test_size=0.25, random_state=seed, stratify=digits.target
-    )
+    parts = train_test_split(images, digits.target, test_size=0.25, random_state=seed, stratify=digits.target)
     train_images, test_images, train_labels, test_labels = map(torch.as_tensor, parts)
     return Data(train_images, train_labels), Data(test_images, test_labels)
 

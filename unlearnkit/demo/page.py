@@ -152,9 +152,7 @@ def _plots(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Drawing]]:
 
 def _accuracies(outcome: Outcome) -> dict[str, list[float]]:
     """Return accuracies by model, in the order of `SETS`."""
-    return {
-        model: [results[key] for key in SETS.values()] for model, results in outcome.results.items()
-    }
+    return {model: [results[key] for key in SETS.values()] for model, results in outcome.results.items()}
 
 
 def _predicted(model: nn.Module, images: Tensor) -> Tensor:

@@ -96,9 +96,7 @@ def judge(model: nn.Module, request: Request, oracle: nn.Module) -> dict[str, fl
     return results | {"probe": accuracy(model, request.probe)}
 
 
-def stored_and_undone(
-    edit: WeightEdit, original: nn.Module, unlearned: nn.Module, path: Path
-) -> bool:
+def stored_and_undone(edit: WeightEdit, original: nn.Module, unlearned: nn.Module, path: Path) -> bool:
     """Store an edit, load it, apply it in place, revert it; return whether every bit was right."""
     edit.save(path)
     deployed = copy_of(original)

@@ -25,9 +25,7 @@ def state_of(source: nn.Module | Mapping[str, Tensor]) -> tuple[dict[str, Tensor
         return tensors, set(tensors) - set(named_parameters(source))
     if isinstance(source, Mapping):
         return dict(source), set()
-    raise TypeError(
-        f"a state is a torch.nn.Module or a dict of tensors by name, got {type(source).__name__}"
-    )
+    raise TypeError(f"a state is a torch.nn.Module or a dict of tensors by name, got {type(source).__name__}")
 
 
 def check_same_form(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -276,8 +276,7 @@ class WeightEdit(Mapping[str, Change]):
             return cls(changes, int(manifest["n_total"]), manifest["info"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
-                f"cannot load {os.fspath(path)!r}: its content is not an edit ({error}); save the "
-                "edit anew"
+                f"cannot load {os.fspath(path)!r}: its content is not an edit ({error}); save the edit anew"
             ) from error
 
     def summary(self) -> list[ChangedTensor]:

@@ -3,15 +3,27 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections import defaultdict
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.data import Batch, Loss, batch_size, take, tensors_of, tree_map
 from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError
-from unlearnkit.gradients.reference import Parameters, per_sample_losses, vmapped
+from unlearnkit.gradients.reference import (
+    Parameters,
+    looped,
+    loss_values,
+    per_sample_losses,
+    vmapped,
+)
+
+ALONE = 8
+"""About how many samples of a batch pass through the model alone, to see whether their losses change."""
 
 
 def tolerance(tensor: Tensor) -> float:
@@ -23,10 +35,21 @@ def tolerance(tensor: Tensor) -> float:
     return 0.2
 
 
-def refuse_mixing(model: nn.Module, loss: Loss, pair: Batch) -> None:
+def vanishing(tensor: Tensor) -> float:
+    """Return which share of the largest squared gradient may be nothing but rounding."""
+    return {torch.float64: 1e-20, torch.float32: 1e-9}.get(tensor.dtype, 1e-4)
+
+
+def refuse_mixing(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor, pair: Batch) -> None:
     """Refuse a model in which the loss of one sample depends on another.
 
-    Seen in two ways: the loss of one has a gradient at the other's input, or it changes when it is alone.
+    Seen in two ways: the loss of one has a gradient at the other's input, or it changes with its company.
+
+    Parameters
+    ----------
+    batch, losses
+        A whole batch, and its losses.
+    pair : two samples of it
 
     Raises
     ------
@@ -35,20 +58,30 @@ def refuse_mixing(model: nn.Module, loss: Loss, pair: Batch) -> None:
     """
     leaves = tree_map(lambda t: t.clone().requires_grad_() if t.is_floating_point() else t, pair)
     # a leaf must not be written to, and a model may begin with an operation in place
-    losses = per_sample_losses(model, loss, tree_map(lambda t: t * 1 if t.requires_grad else t, leaves))
+    both = per_sample_losses(model, loss, tree_map(lambda t: t * 1 if t.requires_grad else t, leaves))
     inputs = [t for t in tensors_of(leaves) if t.requires_grad and t.dim() > 0 and len(t) == 2]
     reached = False
-    if inputs and losses.requires_grad:
+    if inputs and both.requires_grad:
         for own in (0, 1):
             try:
-                found = torch.autograd.grad(losses[own], inputs, allow_unused=True, retain_graph=True)
+                found = torch.autograd.grad(both[own], inputs, allow_unused=True, retain_graph=True)
             except RuntimeError:  # reentrant checkpointing forbids autograd.grad
                 break
             reached |= any(g is not None and bool(g[1 - own].ne(0).any()) for g in found)
-    with torch.no_grad():
-        alone = torch.cat([per_sample_losses(model, loss, take(pair, slice(j, j + 1))) for j in (0, 1)])
-        moved = (losses - alone).abs() > tolerance(losses) * (1 + alone.abs())
-    if reached or bool(moved.any()):
+
+    def moved(seen: Tensor, part: Batch, size: int) -> bool:
+        parts = [take(part, slice(start, start + size)) for start in range(0, batch_size(part), size)]
+        apart = torch.cat([loss_values(model, loss, part) for part in parts])
+        return bool(((seen.detach() - apart).abs() > tolerance(apart) * (1 + apart.abs())).any())
+
+    n = len(losses)
+    some = slice(None, None, max(1, n // ALONE))
+    if (
+        reached
+        or moved(both, pair, 1)
+        or moved(losses, batch, (n + 1) // 2)
+        or moved(losses[some], take(batch, some), 1)
+    ):
         raise UnsupportedModuleError(
             "the model mixes the samples of a batch: the loss of one depends on the others, so the gradient of "
             "one sample is not defined. BatchNorm in train mode or with track_running_stats=False does this "
@@ -56,54 +89,78 @@ def refuse_mixing(model: nn.Module, loss: Loss, pair: Batch) -> None:
         )
 
 
-def refuse_random(model: nn.Module, loss: Loss, batch: Batch) -> None:
-    """Refuse a model whose loss is another one at each call.
+def refuse_random(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -> None:
+    """Refuse a model whose loss, or gradient, is another one at each call.
 
     Raises
     ------
     UnsupportedModuleError
-        If two calls differ.
+        If two calls differ: at all, where random numbers are drawn, else by more than rounding.
     """
-    with torch.no_grad():
-        first, second = (per_sample_losses(model, loss, batch) for _ in range(2))
-    if bool(((first - second).abs() > tolerance(first) * (1 + first.abs())).any()):
+    before = _random_states()
+    first, second = (loss_values(model, loss, batch) for _ in range(2))
+    moved = (first - second).abs() > tolerance(first) * (1 + first.abs())
+    differs = bool(moved.any())
+    if not differs and _random_states() != before:
+        # noise may hide in a branch that is almost switched off, and be all there is to its gradients
+        once, again = (squares(looped(model, loss, batch, parameters)) for _ in range(2))
+        differs = not torch.equal(first, second) or bool(disagreeing(once, again, parameters))
+    if differs:
         raise UnsupportedModuleError(
             "the model is random in eval mode: the loss of the same samples differs from call to call, and so "
-            "would its gradients. Look for F.dropout without training=self.training, or for noise added in "
-            "forward; if the loss draws noise (diffusion), draw it from the batch instead."
+            "would its gradients. Look for F.dropout without training=self.training, for noise added in forward, "
+            "or for a buffer that every call moves; if the loss draws noise (diffusion), draw it from the batch "
+            "instead."
         )
 
 
-def disagreeing(
-    totals: dict[str, Tensor], alone: list[dict[str, Tensor]], parameters: Parameters
-) -> list[str]:
-    """Name the parameters whose `totals` are not the sums of squares of the gradients in `alone`."""
-    truth = {
-        name: torch.stack([gradients[name].detach().double().square() for gradients in alone]).sum(0)
-        for name in parameters
-    }
+def _random_states() -> list[object]:
+    states: list[object] = [random.getstate(), repr(np.random.get_state(legacy=False))]
+    tensors = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        tensors += torch.cuda.get_rng_state_all()
+    return states + [tensor.numpy().tobytes() for tensor in tensors]
+
+
+def squares(rows: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the sum of squares of what each sample has, in float64."""
+    totals: dict[str, Tensor] = {}
+    for row in rows:
+        for name, value in row.items():
+            value = value.detach().double()
+            totals[name] = torch.addcmul(totals[name], value, value) if name in totals else value.square()
+    return totals
+
+
+def disagreeing(totals: dict[str, Tensor], truth: dict[str, Tensor], parameters: Parameters) -> list[str]:
+    """Name the parameters whose `totals` are not the sums of squares in `truth`."""
     # gradients that vanish but for rounding (a bias before a norm layer) agree by this floor
-    floor = 1e-9 * max((float(value.max()) for value in truth.values() if value.numel()), default=0.0)
+    largest = max((float(value.max()) for value in truth.values() if value.numel()), default=0.0)
     wrong = []
-    for name, value in truth.items():
-        allowed = tolerance(parameters[name]) * float(value.sum()) + floor * value.numel()
-        if name in totals and float((totals[name].to(value) - value).abs().sum()) > allowed:
+    for name, value in totals.items():
+        true = truth[name]
+        allowed = (
+            tolerance(parameters[name]) * float(true.sum())
+            + vanishing(parameters[name]) * largest * true.numel()
+        )
+        if float((value.to(true) - true).abs().sum()) > allowed:
             wrong.append(name)
     return wrong
 
 
 def vmap_agrees(
-    model: nn.Module, loss: Loss, batch: Batch, alone: list[dict[str, Tensor]], own: Parameters
+    model: nn.Module, loss: Loss, batch: Batch, truth: dict[str, Tensor], own: Parameters
 ) -> bool:
     """Tell whether vmap runs this model, and gives each sample the gradient that it has alone."""
     try:
-        parts = list(vmapped(model, loss, batch, own))
+        found = squares(
+            {name: gradients[j] for name, gradients in part.items()}
+            for part in vmapped(model, loss, batch, own)
+            for j in range(len(next(iter(part.values()))))
+        )
     except UnsupportedModuleError:
         return False
-    n = batch_size(batch)
-    rows = [{name: torch.cat([part[name] for part in parts])[j] for name in own} for j in range(n)]
-    totals = {name: torch.stack([row[name].double().square() for row in rows]).sum(0) for name in own}
-    return not disagreeing(totals, alone, own)
+    return not disagreeing(found, truth, own)
 
 
 def announce(reasons: dict[str, str]) -> None:

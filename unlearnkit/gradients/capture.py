@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Watching a forward pass: every use of a weight is seen, run with a stand-in, and tapped for its gradient.
 
-The stand-ins are detached, so autograd computes no weight gradients, only those of activations. A use
-without a rule is run with the weight itself and noted as unknown.
+The stand-ins are detached, so autograd computes no weight gradients, only those of activations. What is
+computed from weights alone is a weight in its turn. A use without a rule is run with the weight itself and
+noted as unknown.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from unlearnkit.gradients import contractions, norms, rules  # noqa: F401  (they fill the tables of rules)
+from unlearnkit.gradients._chain import Owner, is_dense, overlaps
+from unlearnkit.gradients._routes import routes
+from unlearnkit.gradients._use import REWRITES, RULES, Broadcast, Use, broadcast, mark_as_weight
 from unlearnkit.gradients.pairs import Region
-from unlearnkit.gradients import norms, rules  # noqa: F401  (they fill the table of rules)
-from unlearnkit.gradients._use import RULES, Broadcast, Use, broadcast
 
-Key = tuple[str, int]
-"""A use of a weight: the name of the first weight in it, and how often that was used before."""
+Key = tuple[str, int, str]
+"""A use of a weight: the name of the first weight in it, how often that was used before, and how."""
+
+Slot = tuple[Owner, Region]
+"""What fills a slot of a use, and which part of it."""
 
 
 class _Graft(torch.autograd.Function):
@@ -38,23 +44,40 @@ class _Graft(torch.autograd.Function):
         return None, None
 
 
+class _Spread(torch.autograd.Function):
+    """A weight spread over the samples, with a history that leads to the root."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, root: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
+        return None, None
+
+
 @dataclass
 class Tap:
     """A use of weights in this forward pass."""
 
     key: Key
-    slots: list[tuple[str, Region] | None]  # which parameter fills each slot, and which part of it
+    slots: list[Slot | None]
     use: Use | Broadcast
     shape: torch.Size  # of the tensor whose gradient is taken
     dtype: torch.dtype
     dims: list[int]  # of it, where samples may lie
     versions: tuple[int, ...]
+    mixed: bool  # activations go in, so the result differs from sample to sample
     routed: bool  # after samples may have been picked or reordered by data-dependent indices
+
+    @property
+    def parameters(self) -> list[str]:
+        """Name the parameters that it takes part in the gradients of."""
+        return [name for slot in self.slots if slot is not None for name in slot[0].parameters]
 
     def intact(self) -> bool:
         """Tell whether the inputs still hold what the forward pass saw."""
-        inputs = self.use.inputs if isinstance(self.use, Use) else ()
-        return tuple(t._version for t in inputs) == self.versions
+        return tuple(t._version for t in self.use.inputs) == self.versions
 
 
 @dataclass
@@ -63,8 +86,20 @@ class Seen:
 
     taps: list[Tap] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)  # parameter: the function that has no rule
+    unknown: dict[str, str] = field(default_factory=dict)  # parameter: why it cannot be tapped
     routed: bool = False
+
+
+class Listener:
+    """Who is told of the gradients of a forward pass; nobody in the forward pass, where a model may call autograd."""
+
+    def __init__(self) -> None:
+        self.receive: Callable[[Tap, Tensor], None] | None = None
+
+    def hear(self, tap: Tap, gradient: Tensor) -> None:
+        """Take a gradient."""
+        if self.receive is not None:
+            self.receive(tap, gradient)
 
 
 class Capture(TorchFunctionMode):
@@ -76,126 +111,205 @@ class Capture(TorchFunctionMode):
         The weights to watch.
     skip : set of str
         Those of them whose gradients are found in another way; they are seen, not tapped.
+    shared : set of Key
+        Uses whose result is the same for all samples (position embeddings): computed from weights alone.
     n : int
         Samples in the batch.
     root : Tensor
         A scalar that requires a gradient: everything tapped descends from it.
-    on_gradient : callable
-        Called with (tap, gradient) in the backward pass.
+
+    Attributes
+    ----------
+    seen : Seen
+    leaves : dict of int to Tensor
+        Where the history of activations begins.
+    listener : Listener
     """
 
     def __init__(
         self,
         parameters: dict[str, nn.Parameter],
         skip: set[str],
+        shared: set[Key],
         n: int,
         root: Tensor,
-        on_gradient: Callable[[Tap, Tensor], None],
     ) -> None:
         super().__init__()
-        self.names = {id(parameter): name for name, parameter in parameters.items()}
-        self.parameters, self.skip, self.n, self.root = parameters, skip, n, root
-        self.on_gradient = on_gradient
+        self.owners = {
+            id(parameter): Owner(name, parameter, () if name in skip else (name,))
+            for name, parameter in parameters.items()
+        }
+        self.shared, self.n, self.root = shared, n, root
+        self.leaves = {id(root): root}
         self.seen = Seen()
+        self.listener = Listener()
 
     def __torch_function__(
-        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """See one call of a torch function."""
         kwargs = kwargs or {}
-        watched = [(name, t) for t in _tensors((args, kwargs)) if (name := self._name(t)) is not None]
-        if not watched:
-            if not self.seen.routed and _routes(func, args, self.n):
-                self.seen.routed = True
+        tensors = _tensors((args, kwargs))
+        owned = [(owner, t) for t in tensors if (owner := self._owner(t)) is not None]
+        self.leaves.update({id(t): t for t in tensors if self._is_leaf(t)})
+        if not owned:
+            self.seen.routed = self.seen.routed or routes(func, args, kwargs, self.n)
             return func(*args, **kwargs)
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        pure = len(owned) == len(tensors) and all(owner.pure for owner, _ in owned)
+        mixed = any(t.requires_grad and self._owner(t) is None for t in tensors)
         use = self._use(func, args, kwargs)
         if use is not None:
-            covered = {id(t) for t in (use.weights if isinstance(use, Use) else [use.weight])}
-            if all(id(t) in covered or isinstance(use, Broadcast) for _, t in watched):
-                return self._tapped(use)
-        if _is_python_function_of_torch(func):
+            beside = [owner for owner, t in owned if not use.takes(t)]
+            if not (pure and beside):  # else it is computed from weights alone: F.linear(token, w)
+                self._give_up(beside)
+                key = self._key(use, func, tensors)
+                if key not in self.shared:
+                    return self._tapped(use, key, mixed)
+                pure = True
+        elif func in REWRITES:
+            with self:
+                return REWRITES[func](*args, **kwargs)
+        elif _is_python_function_of_torch(func):
             with self:  # look inside: F.multi_head_attention_forward calls F.linear
                 return _see_through(func)(*args, **kwargs)
-        result = func(*args, **kwargs)
-        if any(t.requires_grad and self._name(t) is None for t in _tensors(result)):
-            for name, _ in watched:
-                self.seen.unknown.setdefault(name, getattr(func, "__name__", str(func)))
-        return result
+        return self._computed(func, args, kwargs, [owner for owner, _ in owned], pure, mixed)
 
-    def _name(self, tensor: Tensor) -> str | None:
-        """Return the name of the watched parameter that this tensor is, or is a view of."""
-        name = self.names.get(id(tensor))
-        if name is None and tensor._base is not None:
-            name = self.names.get(id(tensor._base))
-        return name
+    def _owner(self, tensor: Tensor) -> Owner | None:
+        """Return what this tensor is, or is a view of: a watched weight."""
+        owner = self.owners.get(id(tensor))
+        if owner is None and tensor._base is not None:
+            owner = self.owners.get(id(tensor._base))
+        return owner if owner is not None and owner.owns(tensor) else None
+
+    def _is_leaf(self, tensor: Tensor) -> bool:
+        """Tell whether the model has given an activation a history of its own: ``x.requires_grad_()``."""
+        return tensor.requires_grad and tensor.is_leaf and self._owner(tensor) is None
+
+    def origin(self, name: str) -> str:
+        """Return why the gradient of a parameter came by a way that was not seen."""
+        computed = (o for o in self.owners.values() if not o.pure and name in o.parameters)
+        unseen = "it is used where torch's functions cannot be watched"
+        return next((owner.origin for owner in computed), unseen)
 
     def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | Broadcast | None:
         rule = RULES.get(func)
-        if rule is not None:
-            return rule(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        return broadcast(name, args, kwargs) if args else None
+        use = broadcast(func, args, kwargs) if rule is None else rule(*args, **kwargs)
+        if use is None:
+            return None
+        owned = [t for t in use.weights if t is not None and self._owner(t) is not None]
+        return None if not owned or any(overlaps(t) for t in owned) else use
 
-    def _tapped(self, use: Use | Broadcast) -> Tensor:
-        weights = use.weights if isinstance(use, Use) else [use.weight]
-        slots: list[tuple[str, Region] | None] = []
-        for weight in weights:
-            name = None if weight is None else self._name(weight)
-            if weight is None or name is None:
+    def _give_up(self, owners: list[Owner], why: str = "") -> None:
+        for owner in owners:
+            for name in owner.parameters:
+                self.seen.unknown.setdefault(name, why or owner.origin)
+
+    def _key(self, use: Use | Broadcast, func: Any, tensors: list[Tensor]) -> Key:
+        owners = (self._owner(t) for t in use.weights if t is not None)
+        first = next(owner.name for owner in owners if owner is not None)
+        how = f"{getattr(func, '__name__', func)}{[t.dim() for t in tensors]}"
+        return first, self._count(first), how
+
+    def _count(self, name: str) -> int:
+        order = self.seen.counts.get(name, 0)
+        self.seen.counts[name] = order + 1
+        return order
+
+    # a use of weights by activations ----------------------------------------------------------------
+
+    def _tapped(self, use: Use | Broadcast, key: Key, mixed: bool) -> Tensor:
+        slots: list[Slot | None] = []
+        stand_ins: list[Tensor | None] = []
+        for weight in use.weights:
+            owner = None if weight is None else self._owner(weight)
+            if weight is None or owner is None:
                 slots.append(None)
+                stand_ins.append(weight)
                 continue
-            slots.append((name, Region.of(weight, self.parameters[name])))
-        stand_ins = [
-            weight if slot is None or weight is None else weight.detach()
-            for slot, weight in zip(slots, weights, strict=True)
-        ]
-        slots = [None if slot is None or slot[0] in self.skip else slot for slot in slots]
+            owner.tapped = True
+            slots.append((owner, Region.of(weight, owner.tensor)) if owner.parameters else None)
+            stand_ins.append(weight.detach())
         if isinstance(use, Broadcast):
-            spread = stand_ins[0].expand(use.shape) if stand_ins[0] is not None else self.root
-            target = _Spread.apply(spread, self.root)
+            target = _Spread.apply(stand_ins[0].expand(use.shape), self.root)  # type: ignore[union-attr, no-untyped-call]
             output = use.run(target)
             dims = use.dims()
         else:
-            output = target = self._with_history(use.run(stand_ins))
+            target = self._with_history(use.run(stand_ins))
+            output = use.finish(target)
             dims = use.dims(target)
         if any(slots):
-            self._tap(use, slots, target, dims)
+            versions = tuple(t._version for t in use.inputs)
+            tap = Tap(key, slots, use, target.shape, target.dtype, dims, versions, mixed, self.seen.routed)
+            self.seen.taps.append(tap)
+            # not self: through `seen` it holds later activations, whose graph holds this hook, a cycle that
+            # runs through C++ and is never collected
+            listener = self.listener
+            target.register_hook(lambda gradient: listener.hear(tap, gradient))
         return output
 
     def _with_history(self, output: Tensor) -> Tensor:
         if output.requires_grad:
             return output
-        grafted: Tensor = _Graft.apply(output.clone() if output._is_view() else output, self.root)
+        if output._is_view():
+            output = output.clone()
+        grafted: Tensor = _Graft.apply(output, self.root)  # type: ignore[no-untyped-call]
         return grafted
 
-    def _tap(
-        self, use: Use | Broadcast, slots: list[tuple[str, Region] | None], target: Tensor, dims: list[int]
-    ) -> None:
-        first = next(slot[0] for slot in slots if slot is not None)
-        order = self.seen.counts.get(first, 0)
-        self.seen.counts[first] = order + 1
-        inputs = use.inputs if isinstance(use, Use) else ()
-        versions = tuple(t._version for t in inputs)
-        tap = Tap((first, order), slots, use, target.shape, target.dtype, dims, versions, self.seen.routed)
-        self.seen.taps.append(tap)
-        on_gradient = self.on_gradient
-        # not self: through `seen` it holds later activations, whose graph holds this hook, a cycle that
-        # runs through C++ and is never collected
-        target.register_hook(lambda gradient: on_gradient(tap, gradient))
+    # what is computed from weights alone ------------------------------------------------------------
+
+    def _computed(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        owners: list[Owner],
+        pure: bool,
+        mixed: bool,
+    ) -> Any:
+        """Run a call with the weights themselves: what it makes of weights is a weight, unless data go in."""
+        changed = next((o for t in _tensors(args[:1]) if (o := self._owner(t)) is not None), None)
+        version = 0 if changed is None else changed.tensor._version
+        result = func(*args, **kwargs)
+        if changed is not None and changed.tensor._version == version:
+            changed = None
+        fresh = [t for t in _tensors(result) if t.requires_grad and (self._owner(t) is None or overlaps(t))]
+        why = f"there is no rule for {getattr(func, '__name__', func)}"
+        if (mixed and (fresh or changed)) or (changed and changed.tapped):
+            self._give_up(owners, why)
+        elif changed is not None:  # w2[3:].zero_()
+            changed.parameters, changed.pure = _union(owners), changed.pure and pure
+        elif fresh and result is fresh[0] and not any(result is t for t in args):
+            return self._enter(_own_memory(result), owners, pure, why)
+        else:
+            for tensor in fresh:
+                if tensor is _own_memory(tensor):
+                    self._enter(tensor, owners, pure, why)
+        return result
+
+    def _enter(self, tensor: Tensor, owners: list[Owner], pure: bool, why: str) -> Tensor:
+        first = owners[0].name.split("~")[0]
+        name = f"{first}~{self._count(first + '~')}"
+        origin = next((owner.origin for owner in owners if not owner.pure), why)
+        self.owners[id(tensor)] = Owner(name, tensor, _union(owners), pure, origin)
+        mark_as_weight(tensor)
+        return tensor
 
 
-class _Spread(torch.autograd.Function):
-    """A weight spread over the samples, with a history that leads to the root."""
+def _union(owners: list[Owner]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for owner in owners for name in owner.parameters))
 
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, root: Tensor) -> Tensor:
-        return tensor.view_as(tensor)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
-        return None, None
+def _own_memory(tensor: Tensor) -> Tensor:
+    """Return the tensor, or a copy where it is a view, or has gaps."""
+    if tensor._base is None and is_dense(tensor):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -221,33 +335,3 @@ def _see_through(func: types.FunctionType) -> Callable[..., Any]:
     seen = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     seen.__kwdefaults__ = func.__kwdefaults__
     return seen
-
-
-_PICKS_ROWS = {
-    "masked_select", "nonzero", "unique", "_pack_padded_sequence", "repeat_interleave", "unique_consecutive",
-}  # fmt: skip
-
-
-def _routes(func: Any, args: tuple[Any, ...], n: int) -> bool:
-    """Tell whether a call picks or reorders rows by indices that depend on data.
-
-    After that (a mixture of experts, packed sequences) a row count that happens to be a multiple of n no
-    longer says which sample a row belongs to.
-    """
-    name = getattr(func, "__name__", "")
-    if name in _PICKS_ROWS:
-        return bool(args) and isinstance(args[0], Tensor) and args[0].dim() > 0
-    if name == "index_select":
-        return len(args) > 1 and args[1] == 0 and args[0].requires_grad
-    if name != "__getitem__" or not isinstance(args[0], Tensor):
-        return False
-    source, index = args[0], args[1]
-    first = index[0] if isinstance(index, tuple) and index else index
-    if not isinstance(first, Tensor) or first.dim() == 0:
-        return False
-    if first.dtype in (torch.bool, torch.uint8):
-        return True
-    if first.dim() > 1 or not (source.requires_grad or len(source) == n):
-        return False
-    steps = torch.arange(len(first), device=first.device)
-    return not (len(first) == n and torch.equal(first, steps))

@@ -8,9 +8,9 @@ sends every parameter that disagrees to the fallback (:mod:`unlearnkit.gradients
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +18,36 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.data import Batch, Loss, batch_size, take
 from unlearnkit.exceptions import UnsupportedModuleError
-from unlearnkit.gradients._proof import announce, disagreeing, refuse_mixing, refuse_random, vmap_agrees
-from unlearnkit.gradients._use import Broadcast
-from unlearnkit.gradients.capture import Capture, Key, Seen, Tap
-from unlearnkit.gradients.layout import Layout, candidates, consistent
-from unlearnkit.gradients.pairs import (
-    Contribution,
-    Direct,
-    Region,
-    Workspace,
-    accumulation_dtype,
-    add_square_sum,
-    upcast,
+from unlearnkit.gradients._chain import Owner, is_dense
+from unlearnkit.gradients._ledger import Ledger
+from unlearnkit.gradients._proof import (
+    announce,
+    disagreeing,
+    refuse_mixing,
+    refuse_random,
+    squares,
+    vmap_agrees,
 )
-from unlearnkit.gradients.reference import looped, per_sample_losses, vmapped
-from unlearnkit.parameters import named_parameters
+from unlearnkit.gradients._use import Broadcast
+from unlearnkit.gradients.capture import Capture, Key, Tap
+from unlearnkit.gradients.layout import Layout, candidates, consistent
+from unlearnkit.gradients.pairs import Contribution, Direct, Region, Workspace, upcast
+from unlearnkit.gradients.reference import (
+    looped,
+    loss_values,
+    measured_parameters,
+    per_sample_losses,
+    plain_eager,
+    vmapped,
+    zeros,
+)
 
-Uses = dict[str, list[tuple[Region, Contribution]]]
+ATTEMPTS = 4
+"""Samples of a batch that are looked at, one by one, where the proof left open whose rows are whose."""
 
 
 class PlanChanged(Exception):  # noqa: N818  (a signal, not an error)
     """What was added up so far rests on an assumption that a later batch disproved: start again."""
-
-
-class _Unproved(Exception):  # noqa: N818
-    """A batch uses a weight in a way that the proof has not seen."""
 
 
 class SquareSums:
@@ -77,20 +82,14 @@ class SquareSums:
                     "normalises sample by sample)."
                 )
         self.model, self.loss = model, loss
-        self.parameters = named_parameters(model, trainable=True)
-        if not self.parameters:
-            raise UnsupportedModuleError(
-                "no parameter of the model requires a gradient, so there is nothing to measure: call "
-                "model.requires_grad_(True), or set it for those that may be edited."
-            )
-        for name, parameter in self.parameters.items():
-            if parameter.is_complex():
-                raise UnsupportedModuleError(
-                    f"parameter {name} is complex, and squared gradients are defined for real ones only: "
-                    "exclude it with requires_grad_(False)."
-                )
-        self.fallback: dict[str, str] = {}
+        self.parameters = measured_parameters(model)
+        self.fallback = {
+            name: "its memory has gaps" for name, p in self.parameters.items() if not is_dense(p)
+        }
         self._layouts: dict[Key, list[Layout]] = {}  # what is still possible, likeliest first
+        # where a gradient was not zero, so that layouts are more than guesses
+        self._observed: set[Key] = set()
+        self._shared: set[Key] = set()  # uses whose result is the same for all samples
         self._workspace = Workspace()
         self._announced: set[str] = set()
         self._vmap_works = False
@@ -100,7 +99,7 @@ class SquareSums:
     def zeros(self) -> dict[str, Tensor]:
         """Return totals to add to, float64: they stay accurate over millions of samples."""
         self._started = False
-        return {name: _zeros_like(parameter) for name, parameter in self.parameters.items()}
+        return zeros(self.parameters)
 
     def add(self, batch: Batch, totals: dict[str, Tensor]) -> int:
         """Add sum_n g_n^2 of a batch to `totals`.
@@ -122,8 +121,8 @@ class SquareSums:
         n = batch_size(batch)
         if n == 0:
             return 0
-        with _plain_eager(self.model):
-            if not self._proved or (n > 1 and self._undecided()):
+        with plain_eager(self.model):
+            if not self._proved:
                 self._prove(batch)
             if len(self.fallback) < len(self.parameters):
                 self._add_fast(batch, n, totals)
@@ -135,85 +134,115 @@ class SquareSums:
     # the fast way: one forward and one backward pass ----------------------------------------------
 
     def _add_fast(self, batch: Batch, n: int, totals: dict[str, Tensor]) -> None:
-        uses: Uses = defaultdict(list)
-        missing: Counter[str] = Counter()
+        done: set[str] = set()
+        for attempt in range(ATTEMPTS):
+            capture, losses = self._known(batch, n)
+            ledger = Ledger(self.parameters, totals, self._workspace, done)
+            ledger.expect(capture.seen.taps)
+            torn: list[tuple[Tap, Tensor]] = []
+            self._backward(capture, losses.sum(), partial(self._collect, ledger, torn, n))
+            ledger.close(without={name for tap, _ in torn for name in tap.parameters})
+            if not torn:
+                return
+            self._observe(*self._known(batch, n), *torn[0], attempt)
+        why = "it could not be observed which of its rows belong to which sample"
+        self._send({name: why for tap, _ in torn for name in tap.parameters})
 
-        def collect(tap: Tap, gradient: Tensor) -> None:
-            for name, region, contribution in self._contributions(tap, gradient, n):
-                uses[name].append((region, contribution))
-                missing[name] -= 1
-                if missing[name] == 0:  # all its uses are in: square, and free what they held
-                    self._square(name, uses.pop(name), totals)
+    def _collect(
+        self, ledger: Ledger, torn: list[tuple[Tap, Tensor]], n: int, tap: Tap, gradient: Tensor
+    ) -> None:
+        """Take the gradient of a tap, apart from those of which it is not known whose rows are whose."""
+        known = n == 1 or (tap.key in self._observed and len(self._options(tap, n)) == 1)
+        if not known and bool(gradient.any()):
+            torn.append((tap, gradient))
+            return
+        for use in self._contributions(tap, gradient, n):
+            ledger.enter(*use)
 
+    def _known(self, batch: Batch, n: int) -> tuple[Capture, Tensor]:
+        """Watch a forward pass in which every use of a weight is one that has been proved."""
         for _ in range(2):
-            seen, losses = self._watch(batch, n, collect)
-            if n == 1 or all(tap.key in self._layouts for tap in seen.taps):
+            capture, losses = self._watch(batch, n)
+            taps = capture.seen.taps
+            if n == 1 or all(tap.key in self._layouts for tap in taps):
                 break
             self._prove(batch)  # a way through the model that was not taken before
-        self._send(seen.unknown)
-        self._send({name: "its rows vary with the data" for tap in seen.taps for name in self._unfit(tap, n)})
-        missing.update(slot[0] for tap in seen.taps for slot in tap.slots if slot is not None)
-        self._backward(losses.sum())
-        for name, left in uses.items():  # some of its uses had no part in the loss
-            self._square(name, left, totals)
+        self._send(capture.seen.unknown)
+        self._send({name: "its rows vary with the data" for tap in taps for name in self._unfit(tap, n)})
+        return capture, losses
 
-    def _watch(self, batch: Batch, n: int, collect: Callable[[Tap, Tensor], None]) -> tuple[Seen, Tensor]:
+    def _watch(self, batch: Batch, n: int) -> tuple[Capture, Tensor]:
         device = next(iter(self.parameters.values())).device
-        self._root = torch.zeros((), device=device, requires_grad=True)
-        capture = Capture(self.parameters, set(self.fallback), n, self._root, collect)
+        root = torch.zeros((), device=device, requires_grad=True)
+        capture = Capture(self.parameters, set(self.fallback), self._shared, n, root)
         with capture:
             losses = per_sample_losses(self.model, self.loss, batch)
-        return capture.seen, losses
+        return capture, losses
 
-    def _backward(self, total: Tensor, keep: bool = False) -> None:
+    def _observe(self, capture: Capture, losses: Tensor, torn: Tap, gradient: Tensor, attempt: int) -> None:
+        """Narrow the layouts that the proof's two samples left open, by what the loss of a third touches."""
+        n = len(losses)
+        options = self._options(torn, n)
+        rows = options[attempt % len(options)].by_sample(gradient != 0, n)  # [N, m, ...]
+        samples = rows.flatten(1).any(1).nonzero()[:, 0]
+        sample = int(samples[attempt % len(samples)])
+        touched: list[tuple[Tap, Tensor]] = []
+        self._backward(capture, losses[sample], lambda *found: touched.append(found))
+        for tap, own in touched:
+            options = [layout for layout in self._layouts[tap.key] if layout.fits(tap.shape, n)]
+            self._layouts[tap.key] = consistent(options, {sample: own != 0}, n)
+            self._note(tap, own)
+            self._send(dict.fromkeys(self._unfit(tap, n), "its rows belong to no one sample"))
+
+    def _backward(
+        self,
+        capture: Capture,
+        total: Tensor,
+        receive: Callable[[Tap, Tensor], None],
+        keep: bool = False,
+    ) -> None:
         """Run the backward pass; a gradient that reaches a weight itself came by a way that was not seen."""
         if not total.requires_grad:
             return
         # every leaf is asked for: autograd visits only what leads to one, and the taps lie on the way
-        leaves = [self._root, *self.parameters.values()]
-        found = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=keep)[1:]
-        leaked = [n for n, gradient in zip(self.parameters, found, strict=True) if gradient is not None]
-        self._send(dict.fromkeys(leaked, "it is used where torch's functions cannot be watched"))
+        leaves = [*self.parameters.values(), *capture.leaves.values()]
+        capture.listener.receive = receive
+        try:
+            found = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=keep)
+        finally:
+            # it may hold activations, whose graph holds the listener
+            capture.listener.receive = None
+        leaked = [n for n, gradient in zip(self.parameters, found, strict=False) if gradient is not None]
+        self._send({name: capture.origin(name) for name in leaked})
 
     @torch.no_grad()
-    def _contributions(
-        self, tap: Tap, gradient: Tensor, n: int
-    ) -> list[tuple[str, Region, Contribution]]:
+    def _contributions(self, tap: Tap, gradient: Tensor, n: int) -> list[tuple[Owner, Region, Contribution]]:
         if not tap.intact():
             raise UnsupportedModuleError(
                 f"the input of the layer with {tap.key[0]} was overwritten in place after it was used, so its "
                 "gradient cannot be computed: use the out-of-place operation there."
             )
-        if all(slot is None or slot[0] in self.fallback for slot in tap.slots):
-            return []
         found: list[Contribution]
         if n == 1 and not tap.dims:
-            slot = tap.slots[0]
-            found = [Direct(upcast(gradient).reshape(1, *slot[1].size))] if slot else []
+            found = [Direct(upcast(gradient).reshape(1, *slot[1].size)) for slot in tap.slots if slot]
         else:
-            layout = self._layouts[tap.key][0] if n > 1 else Layout(tap.dims[0], flat=True)
+            layout = self._options(tap, n)[0]
             if isinstance(tap.use, Broadcast):
                 found = [tap.use.contribute(gradient, layout, n)]
             else:
                 found = tap.use.contribute(gradient, lambda t: layout.by_sample(t, n))
-        return [
-            (*slot, contribution)
-            for slot, contribution in zip(tap.slots, found, strict=False)
-            if slot is not None and slot[0] not in self.fallback
-        ]
+        return [(*slot, part) for slot, part in zip(tap.slots, found, strict=False) if slot is not None]
 
-    def _square(self, name: str, uses: list[tuple[Region, Contribution]], totals: dict[str, Tensor]) -> None:
-        dtype = accumulation_dtype(self.parameters[name].dtype)
-        add_square_sum(totals[name], uses, self._workspace, dtype)
+    def _options(self, tap: Tap, n: int) -> list[Layout]:
+        """Return the layouts that a tap may have, none twice."""
+        if n == 1:
+            return [Layout(dim, flat=True) for dim in tap.dims[:1]]
+        fitting = (layout for layout in self._layouts.get(tap.key, []) if layout.fits(tap.shape, n))
+        return list(dict.fromkeys(layout.as_held(tap.shape, n) for layout in fitting))
 
     def _unfit(self, tap: Tap, n: int) -> list[str]:
         """Name the parameters of a tap that does not hold n samples where it should."""
-        if n == 1:
-            return []
-        layouts = self._layouts.get(tap.key)
-        if layouts and layouts[0].fits(tap.shape, n) and not tap.routed:
-            return []
-        return [slot[0] for slot in tap.slots if slot is not None]
+        return [] if n == 1 or (self._options(tap, n) and not tap.routed) else tap.parameters
 
     # the exact, slower way ------------------------------------------------------------------------
 
@@ -238,24 +267,20 @@ class SquareSums:
 
     # the proof ------------------------------------------------------------------------------------
 
-    def _undecided(self) -> bool:
-        return any(len(layouts) > 1 for layouts in self._layouts.values())
-
     def _prove(self, batch: Batch) -> None:
         """Observe layouts on two samples of large loss, and compare with autograd on each alone."""
         before = (dict(self.fallback), {key: found[:1] for key, found in self._layouts.items()})
-        with torch.no_grad():
-            losses = per_sample_losses(self.model, self.loss, batch)
-        few = take(batch, losses.topk(min(2, len(losses))).indices)  # where gradients are not zero
-        refuse_random(self.model, self.loss, few)
+        losses = loss_values(self.model, self.loss, batch)
+        order = losses.argsort(descending=True)  # large losses: where gradients are not zero
+        few = take(batch, order[:2])
+        refuse_random(self.model, self.loss, few, self.parameters)
         if len(losses) > 1:
-            refuse_mixing(self.model, self.loss, few)
-        alone = list(looped(self.model, self.loss, few, self.parameters))
-        totals = self._observed_sums(few)
-        wrong = disagreeing(totals, alone, self.parameters)
+            refuse_mixing(self.model, self.loss, batch, losses, few)
+        truth = squares(looped(self.model, self.loss, few, self.parameters))
+        wrong = disagreeing(self._observed_sums(few), truth, self.parameters)
         self._send(dict.fromkeys(wrong, "the fast way disagrees with autograd"), restart=False)
         own = {name: self.parameters[name] for name in self.fallback}
-        self._vmap_works = bool(own) and vmap_agrees(self.model, self.loss, few, alone, own)
+        self._vmap_works = bool(own) and vmap_agrees(self.model, self.loss, few, truth, own)
         announce({name: why for name, why in self.fallback.items() if name not in self._announced})
         self._announced |= self.fallback.keys()
         self._proved = True
@@ -274,57 +299,50 @@ class SquareSums:
             parts += [torch.zeros_like(gradient)] * (turn - len(parts))
             parts.append(gradient)
 
+        totals = zeros(self.parameters)
+        ledger = Ledger(self.parameters, totals, self._workspace, set())
+        plan, lost = (len(self.fallback), len(self._shared)), {}
         try:
-            seen, losses = self._watch(few, n, collect)
-            self._send(seen.unknown, restart=False)
-            for turn in range(n):  # noqa: B007  (collect reads it)
-                self._backward(losses[turn], keep=turn < n - 1)
-            uses: Uses = defaultdict(list)
-            for tap in seen.taps:
-                parts = found.get(tap.key, [torch.zeros(tap.shape, dtype=tap.dtype, device=losses.device)])
-                if n > 1:
-                    self._narrow(tap, parts + [torch.zeros_like(parts[0])] * (n - len(parts)))
-                for name, region, contribution in self._contributions(tap, sum(parts), n):  # type: ignore[arg-type]
-                    uses[name].append((region, contribution))
-        except PlanChanged:  # a weight was used unseen: it is in self.fallback now, look at the rest again
+            capture, losses = self._watch(few, n)
+            self._send(capture.seen.unknown, restart=False)
+            for turn in range(n):
+                self._backward(capture, losses[turn], collect, keep=turn < n - 1)
+            for tap in capture.seen.taps:
+                none = torch.zeros(tap.shape, dtype=tap.dtype, device=losses.device)
+                parts = found.get(tap.key, [])
+                parts = parts + [none] * (n - len(parts))
+                if n == 1 or self._narrow(tap, parts):
+                    for use in self._contributions(tap, sum(parts), n):  # type: ignore[arg-type]
+                        ledger.enter(*use)
+                elif not tap.mixed and not tap.routed:
+                    self._shared.add(tap.key)
+                else:
+                    why = "are picked by data-dependent indices" if tap.routed else "belong to no one sample"
+                    lost.update(dict.fromkeys(tap.parameters, f"its rows {why}"))
+        except PlanChanged:
             return self._observed_sums(few)
         except RuntimeError as error:  # checkpointing, double backward, graph surgery
             why = f"the backward pass cannot be watched ({str(error).splitlines()[0][:80]})"
             self._send(dict.fromkeys(self.parameters, why), restart=False)
             return {}
-        totals = {name: _zeros_like(parameter) for name, parameter in self.parameters.items()}
-        for name, left in uses.items():
-            if name not in self.fallback:
-                self._square(name, left, totals)
+        if plan[1] == len(self._shared):  # else they may be found among what is shared
+            self._send(lost, restart=False)
+        if plan != (len(self.fallback), len(self._shared)):  # look at the rest again
+            return self._observed_sums(few)
+        ledger.close()
         return {name: total for name, total in totals.items() if name not in self.fallback}
 
-    def _narrow(self, tap: Tap, gradients: list[Tensor]) -> None:
+    def _narrow(self, tap: Tap, gradients: list[Tensor]) -> bool:
         """Keep those layouts of a tap that agree with where each sample's gradient is not zero."""
         n = len(gradients)
         options = self._layouts.get(tap.key) or candidates(tap.shape, n, tap.dims)
         options = [layout for layout in options if layout.fits(tap.shape, n)]
-        options = [] if tap.routed else consistent(options, [gradient != 0 for gradient in gradients])
-        if not options:
-            why = "rows are picked by data-dependent indices" if tap.routed else "its rows belong to no one sample"
-            self._send({slot[0]: why for slot in tap.slots if slot is not None}, restart=False)
-        self._layouts[tap.key] = options or [Layout()]
+        touched = {sample: gradient != 0 for sample, gradient in enumerate(gradients)}
+        options = [] if tap.routed else consistent(options, touched, n)
+        self._layouts[tap.key] = options
+        self._note(tap, *gradients)
+        return bool(options)
 
-
-def _zeros_like(parameter: Tensor) -> Tensor:
-    """Return zeros in float64 with the parameter's strides; on the CPU where the device has no float64."""
-    device = "cpu" if parameter.device.type == "mps" else parameter.device
-    return torch.zeros_like(parameter, dtype=torch.float64, device=device, requires_grad=False)
-
-
-@contextmanager
-def _plain_eager(model: nn.Module) -> Iterator[None]:
-    """No autocast (squares underflow in half precision), no compiled graphs (they cannot be watched)."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            # cuDNN has no backward pass of an RNN in eval mode
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
+    def _note(self, tap: Tap, *gradients: Tensor) -> None:
+        if any(bool(gradient.any()) for gradient in gradients):
+            self._observed.add(tap.key)

@@ -28,6 +28,10 @@ class Layout:
             return False
         return shape[self.dim] % n == 0 if self.flat else shape[self.dim] == n
 
+    def as_held(self, shape: torch.Size, n: int) -> Layout:
+        """Return the simplest layout that is the same one for a tensor of this shape."""
+        return Layout(self.dim) if shape[self.dim] == n else self
+
     def by_sample(self, tensor: Tensor, n: int) -> Tensor:
         """Return a view [N, m, *other dimensions in order], m = 1 where samples are not flattened."""
         if self.minor:
@@ -49,19 +53,20 @@ def candidates(shape: torch.Size, n: int, dims: list[int]) -> list[Layout]:
     return exact + flat
 
 
-def consistent(found: list[Layout], touched: list[Tensor]) -> list[Layout]:
+def consistent(found: list[Layout], touched: dict[int, Tensor], n: int) -> list[Layout]:
     """Keep the layouts under which each sample's loss touches that sample's rows alone.
 
     Parameters
     ----------
     found : list of Layout
-    touched : list of bool Tensor
-        For every sample of the batch, where the gradient of its loss is not zero.
+    touched : dict of int to bool Tensor
+        For some samples of the batch, where the gradient of its loss is not zero.
+    n : int
+        Samples in the batch.
     """
-    n = len(touched)
 
     def holds(layout: Layout) -> bool:
-        for own, mask in enumerate(touched):
+        for own, mask in touched.items():
             rows = layout.by_sample(mask, n)  # [N, m, ...]
             others = torch.cat([rows[:own], rows[own + 1 :]])
             if bool(others.any()):

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearnkit.exceptions import UnsupportedModuleError
-from unlearnkit.gradients._use import Split, Use, first_dim, leading, rule
+from unlearnkit.gradients._straight import straight
+from unlearnkit.gradients._use import Split, Use, first_dim, is_weight, leading, rule
 from unlearnkit.gradients.pairs import Contribution, Direct, upcast
 
 
@@ -45,7 +46,7 @@ def layer_norm(
     return _normalised(
         input,
         lambda x: F.layer_norm(x, normalized_shape, eps=eps),
-        lambda w: F.layer_norm(input, normalized_shape, *w, eps),
+        lambda w: F.layer_norm(input, normalized_shape, w[0], w[1], eps),
         [weight, bias],
         len(normalized_shape),
     )
@@ -76,7 +77,7 @@ def group_norm(
     return _normalised(
         input,
         lambda x: F.group_norm(x, num_groups, eps=eps),
-        lambda w: F.group_norm(input, num_groups, *w, eps),
+        lambda w: F.group_norm(input, num_groups, w[0], w[1], eps),
         [weight, bias],
         None,
     )
@@ -118,8 +119,10 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Use:
+) -> Use | None:
     """In eval mode an affine map of each channel. In train mode samples mix, and it is refused."""
+    if is_weight(input):  # weight standardisation
+        return None
     if training:
         raise UnsupportedModuleError(
             "BatchNorm that normalises by the batch's own statistics mixes its samples, so the gradient of one "
@@ -133,7 +136,7 @@ def batch_norm(
     return _normalised(
         input,
         normalise,
-        lambda w: F.batch_norm(input, running_mean, running_var, *w, False, momentum, eps),
+        lambda w: straight(F.batch_norm(input, running_mean, running_var, w[0], w[1], False, momentum, eps)),
         [weight, bias],
         None,
     )

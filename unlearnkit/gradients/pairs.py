@@ -57,7 +57,9 @@ def upcast(tensor: Tensor) -> Tensor:
 class Contribution(Protocol):
     """What one use of a weight adds to the gradient of each sample."""
 
-    n: int
+    @property
+    def n(self) -> int:
+        """Number of samples."""
 
     def square_sum(self, workspace: Workspace) -> Tensor:
         """Return sum_n g_n^2, of the weight's shape."""
@@ -170,14 +172,14 @@ class Direct:
 
 @dataclass
 class Lookup:
-    """Rows of a table [V, D]: g_n[v] = sum of g[n, t] over the positions t where index[n, t] = v.
+    """Rows of a table [V, ...]: g_n[v] = sum of g[n, t] over the positions t where index[n, t] = v.
 
     Repeated indices of one sample are added before they are squared.
     """
 
     index: Tensor  # [N, T]
     g: Tensor  # [N, T, D]
-    shape: torch.Size  # [V, D]
+    shape: torch.Size  # [V, ...], D numbers a row
 
     @property
     def n(self) -> int:
@@ -192,7 +194,8 @@ class Lookup:
         keys, inverse = torch.unique(self.index + sample * size, return_inverse=True)
         merged = g.new_zeros(len(keys), g.shape[-1])  # [U, D]
         merged.index_add_(0, inverse.flatten(), g.flatten(0, 1))
-        return g.new_zeros(self.shape).index_add_(0, keys % size, merged.square_())
+        total = g.new_zeros(size, g.shape[-1]).index_add_(0, keys % size, merged.square_())
+        return total.reshape(self.shape)
 
     def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
         """Return the gradients of some samples, as tables."""
@@ -214,7 +217,7 @@ class Region:
     @classmethod
     def of(cls, view: Tensor, parameter: Tensor) -> Region:
         """Describe `view`, which shares the parameter's memory."""
-        offset = view.storage_offset() - parameter.storage_offset()
+        offset = int(view.storage_offset()) - int(parameter.storage_offset())
         return cls(tuple(view.shape), view.stride(), offset)
 
     def within(self, tensor: Tensor, leading: int | None = None) -> Tensor:
@@ -246,15 +249,25 @@ def add_square_sum(
             region.within(total).add_(contribution.square_sum(workspace))
         return
     n = uses[0][1].n
-    step = max(1, min(n, CHUNK_BYTES // (total.numel() * dtype.itemsize)))
+    step = max(1, min(n, CHUNK_BYTES // max(1, total.numel() * dtype.itemsize)))
     for start in range(0, n, step):
-        stop = min(start + step, n)
-        # a stack of tensors with the parameter's own strides, so that every region finds its place
-        stack = torch.zeros(stop - start, total.numel(), dtype=dtype, device=total.device)
-        for region, contribution in uses:
-            region.within(stack, stop - start).add_(contribution.gradients(start, stop, workspace))
-        whole = Region(tuple(total.shape), total.stride(), 0)
-        total.add_(whole.within(stack, stop - start).square().sum(0))
+        total.add_(stacked(total, uses, start, min(start + step, n), workspace, dtype).square().sum(0))
+
+
+def stacked(
+    like: Tensor,
+    uses: list[tuple[Region, Contribution]],
+    start: int,
+    stop: int,
+    workspace: Workspace,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the gradients of some samples, added over all uses: [stop - start, *like.shape]."""
+    # every gradient with the parameter's own strides, so that every region finds its place
+    stack = torch.zeros(stop - start, like.numel(), dtype=dtype, device=like.device)
+    for region, contribution in uses:
+        region.within(stack, stop - start).add_(contribution.gradients(start, stop, workspace))
+    return Region(tuple(like.shape), like.stride(), 0).within(stack, stop - start)
 
 
 def _disjoint(total: Tensor, regions: list[Region]) -> bool:

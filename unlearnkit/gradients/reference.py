@@ -7,17 +7,72 @@ one by one in :func:`looped`, side by side under ``torch.func.vmap`` in :func:`v
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.data import Batch, Loss, batch_size, take, tensors_of, tree_map
 from unlearnkit.exceptions import DataError, UnsupportedModuleError
+from unlearnkit.gradients._straight import StraightBatchNorm
+from unlearnkit.parameters import named_parameters
 
 Parameters = dict[str, nn.Parameter]
 VMAP_BYTES = 256 * 2**20
+
+
+def measured_parameters(model: nn.Module) -> Parameters:
+    """Return the parameters that are measured: all that require a gradient.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If there is none, or one is complex.
+    """
+    parameters = named_parameters(model, trainable=True)
+    if not parameters:
+        raise UnsupportedModuleError(
+            "no parameter of the model requires a gradient, so there is nothing to measure: call "
+            "model.requires_grad_(True), or set it for those that may be edited."
+        )
+    for name, parameter in parameters.items():
+        if parameter.is_complex():
+            raise UnsupportedModuleError(
+                f"parameter {name} is complex, and importance is defined for real ones only: "
+                "exclude it with requires_grad_(False)."
+            )
+    return parameters
+
+
+def zeros(parameters: Parameters) -> dict[str, Tensor]:
+    """Return totals in float64 with the parameters' strides; on the CPU where a device has none."""
+    return {
+        name: torch.zeros_like(
+            parameter,
+            dtype=torch.float64,
+            device="cpu" if parameter.device.type == "mps" else parameter.device,
+            requires_grad=False,
+        )
+        for name, parameter in parameters.items()
+    }
+
+
+@contextmanager
+def plain_eager(model: nn.Module) -> Iterator[None]:
+    """No autocast (squares underflow in halves), no compiled graphs (they cannot be watched)."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)  # it drops padding, where no gradient is asked for
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            # cuDNN has no backward pass of an RNN in eval mode
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
 
 
 def per_sample_losses(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
@@ -45,6 +100,21 @@ def per_sample_losses(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
     return losses
 
 
+def loss_values(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
+    """Return loss(model, batch) as numbers, without a graph.
+
+    Raises
+    ------
+    DataError
+        As :func:`per_sample_losses`.
+    """
+    try:
+        with torch.no_grad():
+            return per_sample_losses(model, loss, batch)
+    except RuntimeError:  # forces, penalties: the model or the loss may call autograd itself
+        return per_sample_losses(model, loss, batch).detach()
+
+
 def looped(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -> Iterator[dict[str, Tensor]]:
     """Yield the gradients of one sample after the other.
 
@@ -55,9 +125,12 @@ def looped(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -
     """
     tensors = list(parameters.values())
     for index in range(batch_size(batch)):
-        total = per_sample_losses(model, loss, take(batch, slice(index, index + 1))).sum()
+        with StraightBatchNorm():
+            total = per_sample_losses(model, loss, take(batch, slice(index, index + 1))).sum()
         try:
-            found = torch.autograd.grad(total, tensors, allow_unused=True, retain_graph=True)
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(
+                total, tensors, allow_unused=True, retain_graph=True
+            )
         except RuntimeError as error:
             if "checkpoint" not in str(error).lower():
                 raise
@@ -73,7 +146,7 @@ def _by_backward(total: Tensor, tensors: list[nn.Parameter]) -> tuple[Tensor | N
     try:
         for tensor in tensors:
             tensor.grad = None
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return tuple(tensor.grad for tensor in tensors)
     finally:
         for tensor, gradient in zip(tensors, kept, strict=True):
@@ -101,7 +174,12 @@ def vmapped(
         leaves = tensors_of(part)
         batched = [leaf.dim() > 0 and len(leaf) == size for leaf in leaves]
 
-        def one(current: dict[str, Tensor], *sample: Tensor, part: Batch = part, batched: list[bool] = batched) -> Tensor:
+        def one(
+            current: dict[str, Tensor],
+            *sample: Tensor,
+            part: Batch = part,
+            batched: list[bool] = batched,
+        ) -> Tensor:
             rebuilt = iter(
                 leaf.unsqueeze(0) if own else leaf for leaf, own in zip(sample, batched, strict=True)
             )
@@ -110,9 +188,15 @@ def vmapped(
 
         dims = (None, *(0 if own else None for own in batched))
         try:
-            yield torch.func.vmap(torch.func.grad(one), in_dims=dims)(values, *leaves)
+            with (
+                torch.no_grad(),
+                warnings.catch_warnings(),
+            ):  # the other weights want no gradient here
+                warnings.simplefilter("ignore", UserWarning)  # where vmap has no rule of its own, it loops
+                gradients = torch.func.vmap(torch.func.grad(one), in_dims=dims)(values, *leaves)
         except Exception as error:  # vmap fails in many ways, each with an exception of its own
             raise UnsupportedModuleError(f"the model does not run under torch.func.vmap: {error}") from error
+        yield gradients
 
 
 @contextmanager

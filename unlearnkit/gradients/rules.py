@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.gradients._unfold import unfold
 from unlearnkit.gradients._use import RULES, Split, Use, first_dim, is_weight, leading, rule
+from unlearnkit.gradients.contractions import product
 from unlearnkit.gradients.pairs import Contribution, Direct, Lookup, Outer, Workspace, upcast
 
 
@@ -61,26 +62,46 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
         ]
 
     return Use(
-        [mat2, input], lambda w: torch.addmm(w[1], mat1, w[0]), leading(1), contribute, (mat1,)  # type: ignore[arg-type]
+        [mat2, input],
+        lambda w: torch.addmm(w[1], mat1, w[0]),  # type: ignore[arg-type]
+        leading(1),
+        contribute,
+        (mat1,),
     )
 
 
 @rule(torch.matmul, Tensor.matmul, torch.mm, Tensor.mm)
 def matmul(input: Tensor, other: Tensor) -> Use | None:
-    """y = x W or y = W x, with a matrix W."""
-    if other.dim() == 2 and input.dim() >= 2 and is_weight(other):
+    """y = x W with a matrix W, as Linear; other products are contractions."""
+    if other.dim() != 2 or input.dim() < 2 or not is_weight(other):
+        return product(input, other)
 
-        def right(g: Tensor, split: Split) -> list[Contribution]:
-            return [_product(split(g), split(input), other.shape)]
+    def contribute(g: Tensor, split: Split) -> list[Contribution]:
+        return [_product(split(g), split(input), other.shape)]
 
-        return Use([other], lambda w: torch.matmul(input, w[0]), leading(1), right, (input,))  # type: ignore[arg-type]
-    if input.dim() == 2 and other.dim() >= 3:
+    return Use([other], lambda w: torch.matmul(input, w[0]), leading(1), contribute, (input,))  # type: ignore[arg-type]
 
-        def left(g: Tensor, split: Split) -> list[Contribution]:
-            return [_product(split(other).transpose(-1, -2), split(g).transpose(-1, -2), input.shape)]
 
-        return Use([input], lambda w: torch.matmul(w[0], other), leading(2), left, (other,))  # type: ignore[arg-type]
-    return None
+@rule(Tensor.__getitem__)
+def getitem(input: Tensor, index: Any) -> Use | None:
+    """Rows of a weight, by one tensor of indices: an Embedding."""
+    if isinstance(index, tuple) and len(index) == 1:
+        (index,) = index
+    if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32) or index.dim() == 0:
+        return None
+    rows = index % len(input)  # which may count from the end
+
+    def contribute(g: Tensor, split: Split) -> list[Contribution]:
+        at = split(rows).flatten(1)  # [N, T]
+        return [Lookup(at, split(g).reshape(*at.shape, -1), input.shape)]
+
+    return Use([input], lambda w: w[0][index], leading(input.dim() - 1), contribute, (rows,))  # type: ignore[index]
+
+
+@rule(torch.index_select, Tensor.index_select)
+def index_select(input: Tensor, dim: int, index: Tensor) -> Use | None:
+    """Rows of a weight, by a list of indices."""
+    return getitem(input, index) if dim == 0 and index.dim() == 1 else None
 
 
 def _convolution(
@@ -130,7 +151,9 @@ def _transposed_convolution(
 
     def pair(x: Tensor, g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
         positions = x.shape[2:].numel()
-        columns = unfold(g, kernel, stride, padding, dilation, groups, workspace, x.shape[2:])  # [N, G, O*k, T]
+        columns = unfold(
+            g, kernel, stride, padding, dilation, groups, workspace, x.shape[2:]
+        )  # [N, G, O*k, T]
         inputs = x.reshape(len(x), groups, -1, positions)  # [N, G, I, T]
         return columns.transpose(-1, -2), inputs.transpose(-1, -2)
 
@@ -151,7 +174,7 @@ def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size) -> list[Contrib
         a, b = pair(x.flatten(0, 1), g.flatten(0, 1), workspace)  # [N * m, G, T, *]
         if m == 1:
             return a, b
-        return tuple(t.unflatten(0, (-1, m)).transpose(1, 2).flatten(2, 3) for t in (a, b))  # type: ignore[return-value]
+        return tuple(t.unflatten(0, (-1, m)).transpose(1, 2).flatten(2, 3) for t in (a, b))
 
     return [Outer(x, g, images, shape), Direct(upcast(g).flatten(3).sum((1, 3)))]
 

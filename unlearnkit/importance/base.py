@@ -72,9 +72,7 @@ class Importance:
         if not isinstance(other, Importance):
             return NotImplemented
         self._check(other)
-        sums = {
-            name: value + other.sums[name].to(value.device) for name, value in self.sums.items()
-        }
+        sums = {name: value + other.sums[name].to(value.device) for name, value in self.sums.items()}
         return Importance(sums, self.count + other.count, self.kind, self.samples + other.samples)
 
     def __sub__(self, other: Importance) -> Importance:

@@ -119,18 +119,14 @@ class FisherDiagonal(ImportanceEstimator):
         if self.gradient not in ("per_sample", "batch"):
             raise DataError(f"gradient must be 'per_sample' or 'batch', got {self.gradient!r}.")
         if self.labels not in ("true", "predicted", "sampled"):
-            raise DataError(
-                f"labels must be 'true', 'predicted' or 'sampled', got {self.labels!r}."
-            )
+            raise DataError(f"labels must be 'true', 'predicted' or 'sampled', got {self.labels!r}.")
         if loss is not None and self.labels != "true":
             raise DataError(
                 f"labels={self.labels!r} replaces the labels of a classification, which a loss of "
                 "your own may not have: use labels='true', or leave loss out."
             )
 
-    def _per_sample(
-        self, model: nn.Module, loader: Batches, loss: Loss, progress: bool
-    ) -> Importance:
+    def _per_sample(self, model: nn.Module, loader: Batches, loss: Loss, progress: bool) -> Importance:
         engine = SquareSums(model, loss)
         while True:
             try:

@@ -143,9 +143,7 @@ def calibrate(
     found = full or reached(HIGHEST - SHARES[-1])  # where none reaches it, as far as one may go
     floor = before.kept - tolerance
     if found.kept < floor:
-        milder = _boundary(
-            lambda p: accuracy(dampened(p), kept) >= floor, HIGHEST, found.percentile
-        )
+        milder = _boundary(lambda p: accuracy(dampened(p), kept) >= floor, HIGHEST, found.percentile)
         found = reached(milder)
     return Calibration(goal, before, found, full, weighing.alpha(found.percentile))
 

@@ -112,8 +112,7 @@ class Evidence:
             )
         rest = self.known - self.forget if self.is_full else self.known
         sums = {
-            name: value * (value > ROUNDING * self.forget.sums[name])
-            for name, value in rest.sums.items()
+            name: value * (value > ROUNDING * self.forget.sums[name]) for name, value in rest.sums.items()
         }
         return Importance(sums, rest.count, rest.kind, rest.samples)
 

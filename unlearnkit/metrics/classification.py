@@ -140,9 +140,7 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     if len(labels) == 0:
         raise DataError("a metric needs at least one sample; got 0: check how the data was cut")
     if labels.is_floating_point() or labels.is_complex():
-        raise DataError(
-            f"labels are class indices; got {labels.dtype}: convert them with labels.long()"
-        )
+        raise DataError(f"labels are class indices; got {labels.dtype}: convert them with labels.long()")
     low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
     if low < 0 or high >= classes:
         raise DataError(

@@ -117,8 +117,7 @@ def _values(array: ArrayLike, name: str) -> NDArray[np.float64]:
     values = np.asarray(array, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise DataError(
-            f"{name} must hold one value a sample, and at least one; got the shape "
-            f"{list(values.shape)}"
+            f"{name} must hold one value a sample, and at least one; got the shape {list(values.shape)}"
         )
     if not np.isfinite(values).all():
         raise DataError(

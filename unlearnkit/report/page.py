@@ -108,13 +108,9 @@ class Report:
         ImportError
             If jinja2 is not installed.
         """
-        environment = extra("jinja2").Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
+        environment = extra("jinja2").Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-        page: str = template.render(
-            title=self.title, text=self.text, blocks=self._blocks, colours=COLOURS
-        )
+        page: str = template.render(title=self.title, text=self.text, blocks=self._blocks, colours=COLOURS)
         return page
 
     def save(self, path: str | os.PathLike[str]) -> Path:

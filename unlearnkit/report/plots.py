@@ -39,9 +39,7 @@ class Drawing(NamedTuple):
     words: str
 
 
-def draw(
-    plot: Callable[[Any], None], words: str, size: tuple[float, float] = (4.6, 2.9)
-) -> Drawing:
+def draw(plot: Callable[[Any], None], words: str, size: tuple[float, float] = (4.6, 2.9)) -> Drawing:
     """Make an SVG for a page.
 
     Parameters

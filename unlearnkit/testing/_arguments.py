@@ -59,12 +59,8 @@ def check_wrong_forms_of_fit(estimator: Any) -> None:
         "fit(model, retain=)": lambda: estimator.fit(model, retain=retain),
         "fit(model, retain, forget, test)": lambda: estimator.fit(model, retain, forget, retain),
         "fit(model, forget, forget=)": lambda: estimator.fit(model, forget, forget=forget),
-        "fit(model, retain, forget, retain=)": lambda: estimator.fit(
-            model, retain, forget, retain=retain
-        ),
-        "fit(model, retain, forget, forget=)": lambda: estimator.fit(
-            model, retain, forget, forget=forget
-        ),
+        "fit(model, retain, forget, retain=)": lambda: estimator.fit(model, retain, forget, retain=retain),
+        "fit(model, retain, forget, forget=)": lambda: estimator.fit(model, retain, forget, forget=forget),
     }
     for form, fit in forms.items():
         with refused(form, TypeError, naming=FORMS):
@@ -194,9 +190,7 @@ def check_reference(estimator: Any) -> None:
         task,
         estimator,
         lambda stored: (
-            fresh(estimator)
-            .set_params(reference=stored)
-            .fit(task.model, task.arrays(FORGET), **options)
+            fresh(estimator).set_params(reference=stored).fit(task.model, task.arrays(FORGET), **options)
         ),
     )
     _judge(estimator, task, wanted, accepted, errors, "reference=")

@@ -148,8 +148,7 @@ def check_several_targets(estimator: Any) -> None:
     task = Task(Dense)
 
     pixels = [
-        [(X, y[:, None, None].expand(-1, 4, 4)) for X, y in data]
-        for data in (task.retain, task.forget)
+        [(X, y[:, None, None].expand(-1, 4, 4)) for X, y in data] for data in (task.retain, task.forget)
     ]
     if works_or_refuses(estimator, lambda: estimator.fit(task.model, *pixels), "A class a pixel"):
         estimator.transform(task.model)

@@ -53,9 +53,7 @@ def _tensor(name: str, tensor: Tensor | None) -> State:
 
 def _hooks(where: str, attributes: State) -> State:
     return {
-        f"{name.strip('_').replace('_', ' ')} of {where}": [
-            (key, id(hook)) for key, hook in hooks.items()
-        ]
+        f"{name.strip('_').replace('_', ' ')} of {where}": [(key, id(hook)) for key, hook in hooks.items()]
         for name, hooks in attributes.items()
         if name.endswith("_hooks") and isinstance(hooks, dict)
     }

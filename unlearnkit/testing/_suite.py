@@ -43,9 +43,7 @@ def checks_for(estimator: Unlearner) -> list[Check]:
     given: object = estimator
     if isinstance(given, type):
         name = given.__name__
-        raise TypeError(
-            f"expected an instance of an Unlearner, got the class {name}: pass {name}()."
-        )
+        raise TypeError(f"expected an instance of an Unlearner, got the class {name}: pass {name}().")
     if not isinstance(given, Unlearner):
         raise TypeError(
             f"expected an instance of an Unlearner, got {type(given).__name__}: derive the method "

@@ -98,9 +98,7 @@ class Dense(nn.Module):
 def samples(seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return X [N, 3, 4, 4] and y [N]; the samples to forget, all those of class 0, come first."""
     draw = torch.Generator().manual_seed(seed)
-    y = torch.cat(
-        [torch.zeros(N_FORGET, dtype=torch.long), 1 + torch.arange(N_TOTAL - N_FORGET) % 2]
-    )
+    y = torch.cat([torch.zeros(N_FORGET, dtype=torch.long), 1 + torch.arange(N_TOTAL - N_FORGET) % 2])
     X = 0.01 * torch.randn(N_TOTAL, 3, 4, 4, generator=draw)
     X[torch.arange(N_TOTAL), y] += 1 + 0.3 * torch.randn(N_TOTAL, 4, 4, generator=draw)
     return X, y
@@ -140,9 +138,7 @@ class Task:
         complement says too, that a model which never saw the class would not know it.
     """
 
-    def __init__(
-        self, build: Callable[[], nn.Module] = mlp, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, build: Callable[[], nn.Module] = mlp, dtype: torch.dtype = torch.float32) -> None:
         self.model = copy.deepcopy(_trained(build)).to(dtype)
         X, y = samples()
         self.train = TensorDataset(X.to(dtype, copy=True), y.clone())

@@ -77,8 +77,7 @@ class Check:
                 raise
             except Exception as error:
                 raise CheckFailed(
-                    f"{self.promise} No error was expected, but there was a "
-                    f"{type(error).__name__}: {error}"
+                    f"{self.promise} No error was expected, but there was a {type(error).__name__}: {error}"
                 ) from error
 
     def __repr__(self) -> str:
@@ -160,9 +159,7 @@ def require_close(first: nn.Module, second: nn.Module, what: str) -> None:
     One weight in a hundred may differ: rounding can carry it over a threshold of selection.
     """
     far = total = 0
-    for mine, its in zip(
-        named_tensors(first).values(), named_tensors(second).values(), strict=True
-    ):
+    for mine, its in zip(named_tensors(first).values(), named_tensors(second).values(), strict=True):
         scale = mine.abs().max().double() if mine.numel() else 0
         far += int(((mine.double() - its.double()).abs() > 1e-3 * scale).sum())
         total += mine.numel()
@@ -187,8 +184,7 @@ def refused(what: str, *kinds: type[Exception], naming: tuple[str, ...] = ()) ->
         raise
     except Exception as error:
         raise CheckFailed(
-            f"{what} must be a {wanted} that says what to do, but is a {type(error).__name__}: "
-            f"{error}"
+            f"{what} must be a {wanted} that says what to do, but is a {type(error).__name__}: {error}"
         ) from error
     else:
         raise CheckFailed(f"{what} must be a {wanted}, but nothing was raised.")
