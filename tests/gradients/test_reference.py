@@ -129,10 +129,15 @@ def test_swapped_puts_everything_back_after_an_error(net):
     parameters = measured_parameters(both)
     values = {name: p.detach() + 1 for name, p in parameters.items()}
     weights, table = lstm._flat_weights, net.embed.weight
-    with pytest.raises(RuntimeError, match="on purpose"), swapped(both, parameters, values):
-        assert net.embed.weight is net.head.weight is values["0.embed.weight"]
-        assert lstm._flat_weights[0] is values["1.weight_ih_l0"]
-        raise RuntimeError("on purpose")
+
+    def fail():
+        with swapped(both, parameters, values):
+            assert net.embed.weight is net.head.weight is values["0.embed.weight"]
+            assert lstm._flat_weights[0] is values["1.weight_ih_l0"]
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert net.embed.weight is net.head.weight is table
     assert lstm._flat_weights is weights
 

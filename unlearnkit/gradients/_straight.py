@@ -28,7 +28,7 @@ class _Straight(Function):
 
 def straight(output: Tensor) -> Tensor:
     """Return the output of a BatchNorm, its gradient put in order where that matters."""
-    return _Straight.apply(output) if len(output) == 1 and output.requires_grad else output  # type: ignore[no-untyped-call,no-any-return]
+    return _Straight.apply(output) if len(output) == 1 and output.requires_grad else output  # type: ignore[no-untyped-call]
 
 
 class StraightBatchNorm(TorchFunctionMode):
