@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test relies on: fixed seeds, no clock, and no CUDA test without a CUDA device."""
+"""What every test relies on: fixed seeds, one thread, no clock, no CUDA test without CUDA."""
 
 import random
 
@@ -11,6 +11,9 @@ from hypothesis import settings
 # The same cases in every run, however slow the machine.
 settings.register_profile("unlearnkit", derandomize=True, deadline=None)
 settings.load_profile("unlearnkit")
+
+# Sums round otherwise on two threads, and then a trained model is another one.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

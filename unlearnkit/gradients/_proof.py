@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.data import Batch, Loss, batch_size, take, tensors_of, tree_map
-from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError
+from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError, warn
 from unlearnkit.gradients.reference import (
     Parameters,
     looped,
@@ -174,9 +173,8 @@ def announce(reasons: dict[str, str]) -> None:
         f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}"
         for why, names in grouped.items()
     ]
-    warnings.warn(
+    warn(
         "the gradients of some parameters are computed sample by sample, exact but slower "
         f"({'; '.join(parts)}).",
         FallbackWarning,
-        stacklevel=7,
     )

@@ -91,7 +91,7 @@ class SquareSums:
         self._observed: set[Key] = set()
         self._shared: set[Key] = set()  # uses whose result is the same for all samples
         self._workspace = Workspace()
-        self._announced: set[str] = set()
+        self._announced = False
         self._vmap_works = False
         self._proved = False
         self._started = False
@@ -128,6 +128,9 @@ class SquareSums:
                 self._add_fast(batch, n, totals)
             if self.fallback:
                 self._add_slowly(batch, totals)
+        if not self._announced:  # once, and not before: a batch may show more, and begin again
+            announce(self.fallback)
+            self._announced = bool(self.fallback)
         self._started = True
         return n
 
@@ -281,8 +284,6 @@ class SquareSums:
         self._send(dict.fromkeys(wrong, "the fast way disagrees with autograd"), restart=False)
         own = {name: self.parameters[name] for name in self.fallback}
         self._vmap_works = bool(own) and vmap_agrees(self.model, self.loss, few, truth, own)
-        announce({name: why for name, why in self.fallback.items() if name not in self._announced})
-        self._announced |= self.fallback.keys()
         self._proved = True
         now = {key: self._layouts[key][:1] for key in before[1]}
         if self._started and (before[0].keys() != self.fallback.keys() or before[1] != now):

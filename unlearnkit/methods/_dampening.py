@@ -221,7 +221,7 @@ class Dampening(Unlearner):
         if edit.n_changed == 0:
             why = self._why_nothing(measured)
             warn(f"the edit changes no weight: {why}", IneffectiveWarning)
-        elif idle := weighing.count_between(self.alpha_, self.lambda_):
+        elif self._chosen_by_hand() and (idle := weighing.count_between(self.alpha_, self.lambda_)):
             warn(
                 f"alpha = {self.alpha_:.3g} is below {self.lambda_:g}: {idle:,} of the weights "
                 f"selected are not more than {self.lambda_:g} times as important for the forget "
@@ -230,6 +230,10 @@ class Dampening(Unlearner):
                 IneffectiveWarning,
             )
         return edit
+
+    def _chosen_by_hand(self) -> bool:
+        """Tell whether the threshold is one that the user could have set otherwise."""
+        return True
 
     @abstractmethod
     def _threshold(self, model: nn.Module, roles: ForgetRetain, weighing: Weighing) -> float:

@@ -153,6 +153,9 @@ class ASSD(Dampening):
             warn(_shortfall(result, self.tolerance), IneffectiveWarning)
         return result.alpha
 
+    def _chosen_by_hand(self) -> bool:
+        return not hasattr(self, "calibration_")  # which says itself how far it came
+
     def _why_nothing(self, measured: Evidence) -> str:
         result = getattr(self, "calibration_", None)
         if result is None or result.stopped_short:
@@ -184,4 +187,4 @@ def _shortfall(result: Calibration, tolerance: float) -> str:
             f"from {before.kept:.1%} to {full.kept:.1%}, more than tolerance={tolerance:g}: raise "
             "that, and repair the copy by fine-tuning it on the retain set. "
         )
-    return told + "Dampening forgets a class well, scattered samples and wrong labels barely."
+    return told + "Dampening forgets a class or a systematic error better than scattered samples."
