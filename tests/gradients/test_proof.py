@@ -84,6 +84,11 @@ def test_a_contrastive_loss_is_refused():
         run(lambda self, h: h, loss=contrast)
 
 
+def test_a_model_that_cannot_take_one_sample_is_told_so():
+    with pytest.raises(UnsupportedModuleError, match=r"not on one sample of it alone.*squeeze\(\)"):
+        run(lambda self, h: h.squeeze())
+
+
 RANDOM = {
     "dropout": lambda self, h: F.dropout(h, 0.2),
     "noise": lambda self, h: h + 1e-3 * torch.randn_like(h),

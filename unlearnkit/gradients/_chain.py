@@ -29,7 +29,7 @@ class Owner:
     pure : bool
         Nothing but parameters (and what holds for all samples) had a part in it.
     origin : str
-        How it came about, as a reason why it has no rule.
+        What kept it from being tapped when it was computed, and so is to blame if its use fails.
     tapped : bool
         An activation has met it: from then on it must not change.
     """
@@ -38,7 +38,7 @@ class Owner:
     tensor: Tensor
     parameters: tuple[str, ...]
     pure: bool = True
-    origin: str = "it is the input of another layer"
+    origin: str = ""
     tapped: bool = False
 
     def owns(self, tensor: Tensor) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.data import Batch, Loss, batch_size, take, tensors_of, tree_map
 from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError, warn
@@ -37,6 +38,23 @@ def tolerance(tensor: Tensor) -> float:
 def vanishing(tensor: Tensor) -> float:
     """Return which share of the largest squared gradient may be nothing but rounding."""
     return {torch.float64: 1e-20, torch.float32: 1e-9}.get(tensor.dtype, 1e-4)
+
+
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """Refuse a BatchNorm that has no statistics but those of the batch.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        Naming the layer.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise UnsupportedModuleError(
+                f"{path or 'the model'} is a BatchNorm without running statistics: in eval mode too it mixes "
+                "the samples of a batch, so the gradient of one sample is not defined. Replace it (GroupNorm "
+                "normalises sample by sample)."
+            )
 
 
 def refuse_mixing(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor, pair: Batch) -> None:
@@ -70,7 +88,13 @@ def refuse_mixing(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor, pa
 
     def moved(seen: Tensor, part: Batch, size: int) -> bool:
         parts = [take(part, slice(start, start + size)) for start in range(0, batch_size(part), size)]
-        apart = torch.cat([loss_values(model, loss, part) for part in parts])
+        try:
+            apart = torch.cat([loss_values(model, loss, part) for part in parts])
+        except Exception as error:
+            raise UnsupportedModuleError(
+                "the model runs on a batch, but not on one sample of it alone, and so the gradient of one sample "
+                f"is not defined: look for squeeze() without a dimension. ({type(error).__name__}: {error})"
+            ) from error
         return bool(((seen.detach() - apart).abs() > tolerance(apart) * (1 + apart.abs())).any())
 
     n = len(losses)

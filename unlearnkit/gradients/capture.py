@@ -164,6 +164,7 @@ class Capture(TorchFunctionMode):
         pure = len(owned) == len(tensors) and all(owner.pure for owner, _ in owned)
         mixed = any(t.requires_grad and self._owner(t) is None for t in tensors)
         use = self._use(func, args, kwargs)
+        origin = "" if pure else _without_rule(func)
         if use is not None:
             beside = [owner for owner, t in owned if not use.takes(t)]
             if not (pure and beside):  # else it is computed from weights alone: F.linear(token, w)
@@ -171,14 +172,14 @@ class Capture(TorchFunctionMode):
                 key = self._key(use, func, tensors)
                 if key not in self.shared:
                     return self._tapped(use, key, mixed)
-                pure = True
+                pure, origin = True, "its rows belong to no one sample"
         elif func in REWRITES:
             with self:
                 return REWRITES[func](*args, **kwargs)
         elif _is_python_function_of_torch(func):
             with self:  # look inside: F.multi_head_attention_forward calls F.linear
                 return _see_through(func)(*args, **kwargs)
-        return self._computed(func, args, kwargs, [owner for owner, _ in owned], pure, mixed)
+        return self._computed(func, args, kwargs, [owner for owner, _ in owned], pure, mixed, origin)
 
     def _owner(self, tensor: Tensor) -> Owner | None:
         """Return what this tensor is, or is a view of: a watched weight."""
@@ -193,9 +194,8 @@ class Capture(TorchFunctionMode):
 
     def origin(self, name: str) -> str:
         """Return why the gradient of a parameter came by a way that was not seen."""
-        computed = (o for o in self.owners.values() if not o.pure and name in o.parameters)
-        unseen = "it is used where torch's functions cannot be watched"
-        return next((owner.origin for owner in computed), unseen)
+        found = (o.origin for o in self.owners.values() if o.origin and name in o.parameters)
+        return next(found, "it is used where torch's functions cannot be watched")
 
     def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | Broadcast | None:
         rule = RULES.get(func)
@@ -208,7 +208,7 @@ class Capture(TorchFunctionMode):
     def _give_up(self, owners: list[Owner], why: str = "") -> None:
         for owner in owners:
             for name in owner.parameters:
-                self.seen.unknown.setdefault(name, why or owner.origin)
+                self.seen.unknown.setdefault(name, why or owner.origin or "it is the input of another layer")
 
     def _key(self, use: Use | Broadcast, func: Any, tensors: list[Tensor]) -> Key:
         owners = (self._owner(t) for t in use.weights if t is not None)
@@ -271,6 +271,7 @@ class Capture(TorchFunctionMode):
         owners: list[Owner],
         pure: bool,
         mixed: bool,
+        origin: str,
     ) -> Any:
         """Run a call with the weights themselves: what it makes of weights is a weight, unless data go in."""
         changed = next((o for t in _tensors(args[:1]) if (o := self._owner(t)) is not None), None)
@@ -279,26 +280,29 @@ class Capture(TorchFunctionMode):
         if changed is not None and changed.tensor._version == version:
             changed = None
         fresh = [t for t in _tensors(result) if t.requires_grad and (self._owner(t) is None or overlaps(t))]
-        why = f"there is no rule for {getattr(func, '__name__', func)}"
         if (mixed and (fresh or changed)) or (changed and changed.tapped):
-            self._give_up(owners, why)
+            self._give_up(owners, _without_rule(func))
         elif changed is not None:  # w2[3:].zero_()
             changed.parameters, changed.pure = _union(owners), changed.pure and pure
         elif fresh and result is fresh[0] and not any(result is t for t in args):
-            return self._enter(_own_memory(result), owners, pure, why)
+            return self._enter(_own_memory(result), owners, pure, origin)
         else:
             for tensor in fresh:
                 if tensor is _own_memory(tensor):
-                    self._enter(tensor, owners, pure, why)
+                    self._enter(tensor, owners, pure, origin)
         return result
 
-    def _enter(self, tensor: Tensor, owners: list[Owner], pure: bool, why: str) -> Tensor:
+    def _enter(self, tensor: Tensor, owners: list[Owner], pure: bool, origin: str) -> Tensor:
         first = owners[0].name.split("~")[0]
         name = f"{first}~{self._count(first + '~')}"
-        origin = next((owner.origin for owner in owners if not owner.pure), why)
+        origin = next((owner.origin for owner in owners if owner.origin), origin)
         self.owners[id(tensor)] = Owner(name, tensor, _union(owners), pure, origin)
         mark_as_weight(tensor)
         return tensor
+
+
+def _without_rule(func: Any) -> str:
+    return f"there is no rule for {getattr(func, '__name__', func)}"
 
 
 def _union(owners: list[Owner]) -> tuple[str, ...]:

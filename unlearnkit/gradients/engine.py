@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.data import Batch, Loss, batch_size, take
 from unlearnkit.exceptions import UnsupportedModuleError
@@ -23,6 +22,7 @@ from unlearnkit.gradients._ledger import Ledger
 from unlearnkit.gradients._proof import (
     announce,
     disagreeing,
+    refuse_batch_statistics,
     refuse_mixing,
     refuse_random,
     squares,
@@ -74,13 +74,7 @@ class SquareSums:
     """
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
-        for path, module in model.named_modules():
-            if isinstance(module, _BatchNorm) and module.running_mean is None:
-                raise UnsupportedModuleError(
-                    f"{path or 'the model'} is a BatchNorm without running statistics: in eval mode too it mixes "
-                    "the samples of a batch, so the gradient of one sample is not defined. Replace it (GroupNorm "
-                    "normalises sample by sample)."
-                )
+        refuse_batch_statistics(model)
         self.model, self.loss = model, loss
         self.parameters = measured_parameters(model)
         self.fallback = {

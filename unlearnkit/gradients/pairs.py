@@ -20,7 +20,7 @@ from torch import Tensor
 CHUNK_BYTES = 64 * 2**20
 """Memory that one contribution may use at a time, beside its inputs and its result."""
 
-TILE_BYTES = 3 * 2**19
+TILE_BYTES = 6 * 2**20
 """Memory of a gradient's rows that are squared while they lie in the processor's cache."""
 
 
