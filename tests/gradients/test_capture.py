@@ -51,6 +51,7 @@ USES = {
     "spread out": lambda m, h: h * m.s.expand(5) + h * m.c.expand_as(h),
     "toeplitz": lambda m, h: F.linear(h, m.d.flatten().unfold(0, 5, 2)),
     "masked": lambda m, h: F.linear(h, m.d * torch.ones(5, 5, dtype=h.dtype).tril()),
+    "masked in place": lambda m, h: F.linear(h, _lower(m.d * 1)),
     "through a layer": lambda m, h: h + F.layer_norm(F.linear(m.b, m.d, m.a), (5,), m.a),
     "complex": lambda m, h: torch.view_as_real(h + 1j * h * torch.complex(m.a, m.a)).sum(-1),
 }
@@ -60,6 +61,18 @@ def _first_is_zero(weight):
     weight[:1].zero_()
     weight.mul_(3)
     return weight
+
+
+def _lower(weight):
+    weight.mul_(torch.ones(5, 5, dtype=weight.dtype).tril())
+    return weight
+
+
+def _changed_after_use(m, h):
+    weight = m.a * 2
+    h = h + weight
+    weight.mul_(3)
+    return h * weight
 
 
 class Bare(nn.Module):
@@ -87,6 +100,7 @@ SLOW = {
     "set in part": (lambda m, h: _with_rows(h, m.a), ["a"]),
     "an activation": (lambda m, h: F.linear(torch.cat([h, h * 0 + m.d[:T]], 1), m.d), []),
     "the input of a layer": (lambda m, h: m.first(m.c.clone().expand(len(h), -1, -1) * 1) + h, []),
+    "changed after its use": (_changed_after_use, ["a"]),
     "distances": (lambda m, h: torch.cdist(h, m.b), ["b"]),
     "a cell": (lambda m, h: m.cell(h[:, 0], h[:, 1]), None),
     "joined with activations": (

@@ -108,15 +108,38 @@ class Branches(nn.Module):
 
 
 @pytest.mark.parametrize("turn", ["first", "second", "minor"])
-@pytest.mark.parametrize("size", [2, 3, 6])
+@pytest.mark.parametrize("size", [3, 4, 6])
 def test_a_branch_that_few_samples_take(check, turn, size):
     x, y = torch.randn(12, 6, 5), torch.randint(0, 3, (12,))
     task = torch.zeros(12, dtype=torch.long)
-    task[[size - 1, 7]] = 1
+    task[[size - 2, size - 1, 7]] = 1
     batches = [tuple(t[s : s + size] for t in (x, task, y)) for s in range(0, 12, size)]
     with torch.no_grad():  # in the first batch its loss is the smallest: it is not looked at first
         net = Branches(turn)
         net.second.weight.mul_(1e-3)
         net.second.bias.copy_(4 * nn.functional.one_hot(y[size - 1], 3))
-        y[7] = y[size - 1]
+        y[7] = y[size - 2] = y[size - 1]
     check(net, *batches, slow=None)  # positions that only this branch has may look like rows
+
+
+class Rare(nn.Module):
+    """Positions that few samples need: as many as there are samples, they look like rows of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.steps = nn.Linear(5, 4), nn.Linear(4, 3), nn.Embedding(6, 4)
+
+    def forward(self, x, task):
+        h = self.body(x)
+        other = h + self.steps(torch.arange(x.shape[1]))
+        return self.head(torch.where((task == 0)[:, None, None], h, other).tanh().mean(1))
+
+
+def test_positions_that_few_samples_need_are_not_rows(check):
+    x, y, task = torch.randn(6, 6, 5), torch.randint(0, 3, (6,)), torch.tensor([0, 0, 0, 0, 1, 1])
+    net = Rare()
+    with torch.no_grad():
+        y[4:] = net(x, task)[4:].argmax(1)  # small losses: not looked at first
+        net.head.weight.mul_(4)
+        y[:4] = net(x, task)[:4].argmin(1)
+    check(net, (x, task, y), slow=["steps.weight"])

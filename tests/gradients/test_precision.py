@@ -78,6 +78,17 @@ def test_a_half_precision_model_against_its_own_single_samples(dtype, oracle):
         assert float((totals[name] - true).abs().max()) <= bound * float(true.max()), name
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rms_norm_keeps_the_epsilon_of_the_dtype(dtype, oracle, curved):
+    model, x = nn.RMSNorm(6).to(dtype).eval(), 0.05 * torch.randn(8, 3, 6).to(dtype)
+    engine = SquareSums(model, curved)
+    totals = engine.zeros()
+    engine.add((x,), totals)
+    assert not engine.fallback
+    true = oracle(model, [(x,)], curved)["weight"]
+    assert float((totals["weight"] - true).abs().max()) <= 0.05 * float(true.max())
+
+
 def test_small_gradients_do_not_vanish_when_squared():
     model = nn.Linear(3, 2).half().eval()
     batch = torch.full((4, 3), 1e-3, dtype=torch.float16), torch.zeros(4, dtype=torch.long)

@@ -6,6 +6,7 @@ Legend: N samples, m rows of a sample, C channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.gradients._straight import straight
 from unlearnkit.gradients._use import Split, Use, first_dim, is_weight, leading, rule
-from unlearnkit.gradients.pairs import Contribution, Direct, upcast
+from unlearnkit.gradients.pairs import Contribution, Direct, accumulation_dtype, upcast
 
 
 def _normalised(
@@ -57,16 +58,25 @@ def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: floa
     """g_n of gamma is sum_t g xhat."""
     return _normalised(
         input,
-        lambda x: F.rms_norm(x, normalized_shape, eps=_eps(eps, input)),
+        lambda x: F.rms_norm(
+            x, normalized_shape, eps=_default_eps(input.dtype, input.device) if eps is None else eps
+        ),
         lambda w: F.rms_norm(input, normalized_shape, w[0], eps),
         [weight],
         len(normalized_shape),
     )
 
 
-def _eps(eps: float | None, input: Tensor) -> float:
-    """Return the input's own machine epsilon: the default of rms_norm, and it must survive the upcast."""
-    return torch.finfo(input.dtype).eps if eps is None else eps
+@functools.cache
+def _default_eps(dtype: torch.dtype, device: torch.device) -> float:
+    """Return what rms_norm adds where it is given no eps, which must survive the upcast.
+
+    By its documentation the machine epsilon of the input's dtype; torch 2.13 takes float32's for halves.
+    """
+    if dtype == accumulation_dtype(dtype):
+        return torch.finfo(dtype).eps
+    probe = F.rms_norm(torch.full((1,), 1e-3, dtype=dtype, device=device), (1,))
+    return torch.finfo(dtype if float(probe) < 0.5 else torch.float32).eps
 
 
 @rule(F.group_norm)
