@@ -75,6 +75,19 @@ def test_mixing_samples_of_words_is_refused(name):
         run(MIXES[name], ids, dtype=torch.float64)
 
 
+def test_mixing_that_only_a_later_batch_shows_is_refused():
+    def between(self, h):
+        return h.sin() if len(h) > 1 and float(h.abs().max()) > 0.999 else h
+
+    net = Net(between).eval()
+    engine = SquareSums(net, loss)
+    totals = engine.zeros()
+    x, y = 0.1 * torch.randn(6, 6), torch.randint(0, 4, (6,))
+    engine.add((x, y), totals)
+    with pytest.raises(UnsupportedModuleError, match="mixes the samples"):
+        engine.add((x * 1000, y), totals)
+
+
 def test_a_contrastive_loss_is_refused():
     def contrast(model, batch):
         logits = model(batch[0]) @ model(batch[0].flip(1)).t()

@@ -26,6 +26,13 @@ ALONE = 8
 """About how many samples of a batch pass through the model alone, to see whether their losses change."""
 
 
+MIXES = (
+    "the model mixes the samples of a batch: the loss of one depends on the others, so the gradient of one sample "
+    "is not defined. BatchNorm in train mode or with track_running_stats=False does this (call model.eval(), or "
+    "use GroupNorm), and so does a mean or a norm over dimension 0."
+)
+
+
 def tolerance(tensor: Tensor) -> float:
     """Return what rounding may add up to, relatively: far below what any wrong layout does."""
     if tensor.dtype == torch.float64:
@@ -86,30 +93,42 @@ def refuse_mixing(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor, pa
                 break
             reached |= any(g is not None and bool(g[1 - own].ne(0).any()) for g in found)
 
-    def moved(seen: Tensor, part: Batch, size: int) -> bool:
-        parts = [take(part, slice(start, start + size)) for start in range(0, batch_size(part), size)]
-        try:
-            apart = torch.cat([loss_values(model, loss, part) for part in parts])
-        except Exception as error:
-            raise UnsupportedModuleError(
-                "the model runs on a batch, but not on one sample of it alone, and so the gradient of one sample "
-                f"is not defined: look for squeeze() without a dimension. ({type(error).__name__}: {error})"
-            ) from error
-        return bool(((seen.detach() - apart).abs() > tolerance(apart) * (1 + apart.abs())).any())
-
     n = len(losses)
     some = slice(None, None, max(1, n // ALONE))
     if (
         reached
-        or moved(both, pair, 1)
-        or moved(losses, batch, (n + 1) // 2)
-        or moved(losses[some], take(batch, some), 1)
+        or _moved(model, loss, pair, both, 1)
+        or _moved(model, loss, batch, losses, (n + 1) // 2)
+        or _moved(model, loss, take(batch, some), losses[some], 1)
     ):
+        raise UnsupportedModuleError(MIXES)
+
+
+def refuse_company(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor) -> None:
+    """Look at one sample of a batch: refuse the model if its loss is another one alone.
+
+    Raises
+    ------
+    UnsupportedModuleError
+        If it is.
+    """
+    at = int(losses.argmin())  # the proof has looked at large ones
+    one = slice(at, at + 1)
+    if len(losses) > 1 and _moved(model, loss, take(batch, one), losses[one], 1):
+        raise UnsupportedModuleError(MIXES)
+
+
+def _moved(model: nn.Module, loss: Loss, batch: Batch, losses: Tensor, size: int) -> bool:
+    """Tell whether the losses of samples change in batches of another size."""
+    parts = [take(batch, slice(start, start + size)) for start in range(0, batch_size(batch), size)]
+    try:
+        apart = torch.cat([loss_values(model, loss, part) for part in parts])
+    except Exception as error:
         raise UnsupportedModuleError(
-            "the model mixes the samples of a batch: the loss of one depends on the others, so the gradient of "
-            "one sample is not defined. BatchNorm in train mode or with track_running_stats=False does this "
-            "(call model.eval(), or use GroupNorm), and so does a mean or a norm over dimension 0."
-        )
+            "the model runs on a batch, but not on one sample of it alone, and so the gradient of one sample "
+            f"is not defined: look for squeeze() without a dimension. ({type(error).__name__}: {error})"
+        ) from error
+    return bool(((losses.detach() - apart).abs() > tolerance(apart) * (1 + apart.abs())).any())
 
 
 def refuse_random(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -> None:

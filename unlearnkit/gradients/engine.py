@@ -23,6 +23,7 @@ from unlearnkit.gradients._proof import (
     announce,
     disagreeing,
     refuse_batch_statistics,
+    refuse_company,
     refuse_mixing,
     refuse_random,
     squares,
@@ -137,6 +138,7 @@ class SquareSums:
             ledger = Ledger(self.parameters, totals, self._workspace, done)
             ledger.expect(capture.seen.taps)
             torn: list[tuple[Tap, Tensor]] = []
+            refuse_company(self.model, self.loss, batch, losses)
             self._backward(capture, losses.sum(), partial(self._collect, ledger, torn, n))
             ledger.close(without={name for tap, _ in torn for name in tap.parameters})
             if not torn:
