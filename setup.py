@@ -26,7 +26,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 CXXFLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# a * b + c in one instruction where there is one: ISO C++ mode leaves it to be asked for
+CXXFLAGS += ["-ffp-contract=fast"]
 NVCCFLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+# Files in csrc/cpu/isa/ are compiled once for each of these; the processor chooses when they are run.
+ISAS = {
+    "portable": [],
+    "v3": ["-march=x86-64-v3"],
+    "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
 
 
 def glob(*patterns: str) -> list[str]:
@@ -46,6 +54,12 @@ def gencode() -> list[str]:
     archs = os.environ.get("UNLEARNKIT_CUDA_ARCHS", "80;90").split(";")
     targets = [(arch, f"sm_{arch}") for arch in archs] + [(archs[-1], f"compute_{archs[-1]}")]
     return [f"-gencode=arch=compute_{arch},code={code}" for arch, code in targets]
+
+
+def accepts(command: list[str], code: str) -> bool:
+    """Tell whether the compiler makes an object of a piece of code, warnings apart."""
+    command = [*command, "-x", "c++", "-", "-S", "-o", os.devnull]
+    return subprocess.run(command, input=code, text=True, capture_output=True).returncode == 0
 
 
 class NinjaBuild(build_ext):
@@ -82,7 +96,13 @@ class NinjaBuild(build_ext):
             raise CompileError(f"no C++ compiler: {compiler} is not on PATH")
         cxxflags = CXXFLAGS + shlex.split(os.environ.get("CXXFLAGS", ""))
         nvccflags = [*NVCCFLAGS, *gencode()] if nvcc else []
-        key = hashlib.sha256(" ".join([*cxxflags, *nvccflags]).encode()).hexdigest()[:8]
+        if accepts([cxx, "-fopenmp"], "#include <omp.h>"):
+            cxxflags.append("-fopenmp")  # else std::thread
+        probe = 'bool probe() { return __builtin_cpu_supports("x86-64-v4"); }'
+        x86 = all(accepts([cxx, *flags], probe) for flags in ISAS.values())
+        isas = ISAS if x86 else {"portable": []}
+        cxxflags.append(f"-DUNLEARNKIT_X86={int(x86)}")
+        key = hashlib.sha256(repr([cxxflags, nvccflags, isas]).encode()).hexdigest()[:8]
         cxxflags += [f"-DUNLEARNKIT_FLAGS={key}", f"-DUNLEARNKIT_CUDA={int(nvcc is not None)}"]
         ours = f"-I{os.path.abspath('csrc')}"
         headers = [sysconfig.get_path("include"), pybind11.get_include()]
@@ -91,6 +111,7 @@ class NinjaBuild(build_ext):
         link = [cxx, *shlex.split(sysconfig.get_config_var("LDSHARED") or "")[1:], *cxxflags]
         if nvcc:
             link = [nvcc, "-shared", "-cudart=static", f"-ccbin={cxx}"]
+            link += ["-Xcompiler", "-fopenmp"] * ("-fopenmp" in cxxflags)
 
         folder = Path("build", f"{sysconfig.get_config_var('SOABI')}-{key}").resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +122,7 @@ class NinjaBuild(build_ext):
                 ninja.rule(name, ninja_syntax.escape(shlex.join(command)) + tail, **options)
 
             deps = {"depfile": "$out.d", "deps": "gcc"}
-            rule("cpp", [cxx, *cxxflags, *includes], " -MMD -MF $out.d -c $in -o $out", **deps)
+            rule("cpp", [cxx, *cxxflags, *includes], " $extra -MMD -MF $out.d -c $in -o $out", **deps)
             if nvcc:
                 command = [nvcc, *nvccflags, f"-ccbin={cxx}", ours]
                 rule("cu", command, " -MD -MF $out.d -c $in -o $out", **deps)
@@ -109,8 +130,12 @@ class NinjaBuild(build_ext):
             objects = []
             for source in ext.sources:
                 suffix = source.rpartition(".")[2]
-                if suffix == "cpp" or nvcc:
-                    objects += ninja.build(f"{source}.o", suffix, os.path.abspath(source))
+                if suffix == "cu" and not nvcc:
+                    continue
+                for isa in isas if Path(source).parent.name == "isa" else [""]:
+                    flags = {"extra": shlex.join([f"-DUNLEARNKIT_ISA={isa}", *isas[isa]])} if isa else {}
+                    target = f"{source}.{isa}.o"
+                    objects += ninja.build(target, suffix, os.path.abspath(source), variables=flags)
             ninja.build("_C.so", "link", objects)
 
         run = [sys.executable, "-m", "ninja", "-C", str(folder)]
@@ -128,7 +153,7 @@ class NinjaBuild(build_ext):
 if __name__ == "__main__":
     module = Extension(
         "unlearnkit._C",
-        sources=glob("module.cpp", "cpu/*.cpp", "cuda/*.cu"),
+        sources=glob("module.cpp", "cpu/**/*.cpp", "cuda/*.cu"),
         depends=glob("**/*.h", "**/*.cuh"),  # the source distribution needs the headers too
         optional=True,
     )

@@ -110,7 +110,7 @@ def test_wheel_holds_the_package_and_its_kernels(tree):
 
 
 def test_source_distribution_holds_all_that_a_build_needs(tree):
-    (tree / "csrc" / "cuda").mkdir()
+    (tree / "csrc" / "cuda").mkdir(exist_ok=True)
     headers = [tree / "csrc" / "some.h", tree / "csrc" / "cuda" / "some.cuh"]
     for header in headers:
         header.touch()

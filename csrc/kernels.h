@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Every kernel's declaration: raw addresses, sizes, a thread count or a stream. Nothing here knows torch
+// or Python. What a kernel computes is said beside its operator in unlearnkit/ops/.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace unlearnkit {
+
+using Address = std::uintptr_t;  // of a tensor's first element
+using Sizes = std::vector<std::int64_t>;
+using Addresses = std::vector<Address>;
+
+enum class Dtype : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };  // as ops/_native.py
+
+// A convolution of x with a gradient g; a token Linear is one with a kernel of one tap.
+struct Convolution {
+  // [N, G * C, D, H, W] and [N, G * O, D', H', W'], with strides counted in elements
+  Sizes x_sizes, x_strides, g_sizes, g_strides;
+  Sizes kernel, stride, padding, dilation;  // three numbers each
+  std::int64_t groups;
+};
+
+}  // namespace unlearnkit
