@@ -22,4 +22,10 @@ struct Convolution {
   std::int64_t groups;
 };
 
+// total [G * O, C, *kernel], float64 or of x's dtype, takes in the sums over samples of squared gradients.
+// The workspace's bytes depend on the instruction set in use; -1: too large for this kernel.
+std::int64_t square_sum_cpu_workspace(const Convolution&, Dtype);
+void square_sum_cpu(const Convolution&, Address x, Address g, Address total, Dtype, Dtype total_dtype,
+                    Address workspace, int threads);
+
 }  // namespace unlearnkit

@@ -37,9 +37,24 @@ py::dict build_info() {
   return info;
 }
 
+Convolution convolution(Sizes x_sizes, Sizes x_strides, Sizes g_sizes, Sizes g_strides, Sizes kernel,
+                        Sizes stride, Sizes padding, Sizes dilation, std::int64_t groups) {
+  return {x_sizes, x_strides, g_sizes, g_strides, kernel, stride, padding, dilation, groups};
+}
+
 PYBIND11_MODULE(_C, m) {
+  const py::call_guard<py::gil_scoped_release> unlocked;
+  py::enum_<Dtype>(m, "Dtype")
+      .value("float32", Dtype::float32)
+      .value("float64", Dtype::float64)
+      .value("float16", Dtype::float16)
+      .value("bfloat16", Dtype::bfloat16);
+  py::implicitly_convertible<int, Dtype>();
+  py::class_<Convolution>(m, "Convolution").def(py::init(&convolution));
   m.doc() = "Compiled kernels of unlearnkit; call them through unlearnkit.ops.";
   m.def("build_info", &build_info, "How this module was built, and for which processor it has chosen.");
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
+  m.def("square_sum_cpu_workspace", &square_sum_cpu_workspace, unlocked);
+  m.def("square_sum_cpu", &square_sum_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
 }

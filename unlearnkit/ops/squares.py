@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The sum over samples of squared gradients of a convolution or of a Linear over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import grad as weight_gradient
+
+from unlearnkit.exceptions import DataError
+from unlearnkit.ops._native import DTYPES, Kernel, module
+from unlearnkit.ops.workspace import Workspace
+
+Each = int | Sequence[int]
+"""A number for all dimensions, or one each."""
+
+
+def square_sum_(
+    total: Tensor,
+    x: Tensor,
+    g: Tensor,
+    stride: Each = 1,
+    padding: Each = 0,
+    dilation: Each = 1,
+    groups: int = 1,
+    workspace: Workspace | None = None,
+) -> Tensor:
+    """Add to `total` the sum over samples of the squared gradient of a convolution's weight.
+
+    With the gradient of one sample's loss ``W_n[o, c, k] = sum_t g[n, o, t] x[n, c, stride t + dilation k
+    - padding]``, x being zero outside, that is ``total += sum_n W_n ** 2``. The compiled kernel keeps W_n in
+    registers, so no [N, O, C, K] is made, and no im2col.
+
+    Parameters
+    ----------
+    total : Tensor [G * O, C, *kernel]
+        Contiguous; float64, or of the inputs' dtype. Written in place.
+    x : Tensor [N, G * C, *space]
+        The convolution's input, float32 or float64, with any strides; 1 to 3 dimensions of space. The input
+        of a Linear, [N, T, I], is ``x.transpose(1, 2)``, its kernel (1,).
+    g : Tensor [N, G * O, *positions]
+        The gradient of the summed loss with respect to the convolution's output, likewise. A convolution
+        that leaves out positions that would fit is allowed (a transposed convolution's twin does).
+    stride, padding, dilation : int or sequence of int
+    groups : int
+        G.
+    workspace : Workspace, optional
+        Memory to use again.
+
+    Returns
+    -------
+    Tensor
+        `total`.
+
+    Raises
+    ------
+    DataError
+        If the shapes or dtypes do not belong together.
+    """
+    rank = x.dim() - 2
+    geometry = [_each(value, rank) for value in (stride, padding, dilation)]
+    _check(total, x, g, *geometry, groups)
+    if x.numel() == 0 or g.numel() == 0 or total.numel() == 0:
+        return total
+    run = _square_sum.on(x.device)
+    if run is None or not _run(run, total, x, g, *geometry, groups, workspace or Workspace()):
+        _add_sample_by_sample(total, x, g, *geometry, groups)
+    return total
+
+
+def _add_sample_by_sample(
+    total: Tensor,
+    x: Tensor,
+    g: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None:
+    """The definition. The engine has faster ways in torch, which need more memory."""
+    function = getattr(weight_gradient, f"conv{x.dim() - 2}d_weight")
+    for one, gradient in zip(x.split(1), g.split(1), strict=True):
+        w = function(one, total.shape, gradient, tuple(stride), tuple(padding), tuple(dilation), groups)
+        total.add_(w.square_())
+
+
+def _run(
+    run: Callable[..., None],
+    total: Tensor,
+    x: Tensor,
+    g: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    workspace: Workspace,
+) -> bool:
+    """Run the compiled kernel; False where the problem is too large for it."""
+    missing = 5 - x.dim()  # leading dimensions of space, of one position each
+    sizes = [
+        part
+        for tensor in (x, g)
+        for part in (
+            [*tensor.shape[:2], *[1] * missing, *tensor.shape[2:]],
+            [*tensor.stride()[:2], *[0] * missing, *tensor.stride()[2:]],
+        )
+    ]
+    three = [[*[fill] * missing, *values] for fill, values in
+             ((1, total.shape[2:]), (1, stride), (0, padding), (1, dilation))]  # fmt: skip
+    compiled: Any = module()
+    problem = compiled.Convolution(*sizes, *three, groups)
+    dtypes = DTYPES[x.dtype], DTYPES[total.dtype]
+    size = compiled.square_sum_cpu_workspace(problem, dtypes[0])
+    if size < 0:
+        return False
+    scratch = workspace.take("square_sum", (size // x.element_size(),), x)
+    run(problem, x.data_ptr(), g.data_ptr(), total.data_ptr(), *dtypes, scratch.data_ptr(),
+        torch.get_num_threads())  # fmt: skip
+    return True
+
+
+def _each(value: Each, rank: int) -> list[int]:
+    values = [value] * rank if isinstance(value, int) else list(value)
+    if len(values) != rank:
+        raise DataError(f"{values} has {len(values)} numbers for {rank} dimensions: give one each, or one.")
+    return values
+
+
+def _check(
+    total: Tensor,
+    x: Tensor,
+    g: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None:
+    rank = x.dim() - 2
+    if not 1 <= rank <= 3 or g.dim() != x.dim() or total.dim() != x.dim():
+        raise DataError(
+            "x [N, G * C, *space], g [N, G * O, *positions] and total [G * O, C, *kernel] need one number of "
+            f"dimensions, 3 to 5; they have {x.dim()}, {g.dim()} and {total.dim()}."
+        )
+    if x.dtype not in (torch.float32, torch.float64) or g.dtype != x.dtype:
+        raise DataError(
+            f"x and g need one dtype, float32 or float64; they have {x.dtype} and {g.dtype}. "
+            "Cast half precision to float32: squares of small gradients underflow in it."
+        )
+    if total.dtype not in (x.dtype, torch.float64):
+        raise DataError(f"total needs dtype float64 or {x.dtype}; it has {total.dtype}.")
+    if not x.device == g.device == total.device:
+        raise DataError(f"x, g and total are on {x.device}, {g.device} and {total.device}: use one device.")
+    if not total.is_contiguous():
+        raise DataError("total must be contiguous: add to total.contiguous(), and copy it back.")
+    if min(*stride, *dilation, groups) < 1 or min(padding) < 0:
+        raise DataError(
+            f"stride {stride}, dilation {dilation} and groups {groups} must be at least 1, padding {padding} "
+            "at least 0."
+        )
+    outputs, channels = total.shape[:2]
+    wanted = [len(x), outputs], [len(x), channels * groups]
+    if [list(g.shape[:2]), list(x.shape[:2])] != [*wanted] or outputs % groups:
+        raise DataError(
+            f"total {list(total.shape)} with groups={groups} goes with x [N, {channels * groups}, ...] and "
+            f"g [N, {outputs}, ...], whose outputs the groups divide; got x {list(x.shape)} and "
+            f"g {list(g.shape)}."
+        )
+    for dim, (size, k, s, p, d, n) in enumerate(
+        zip(x.shape[2:], total.shape[2:], stride, padding, dilation, g.shape[2:], strict=True), 2
+    ):
+        room = (size + 2 * p - d * (k - 1) - 1) // s + 1
+        if n > max(room, 0):
+            raise DataError(
+                f"g has {n} positions along dimension {dim}, where the convolution of x has {max(room, 0)}."
+            )
+
+
+def _agrees(run: Callable[..., None], device: torch.device) -> bool:
+    """Compare kernel and definition on a small convolution, a depthwise one and a few tokens."""
+    values = torch.arange(1.0, 97.0, device=device).mul_(0.37).sin_()  # nothing here draws random numbers
+    cases = (  # x, g, total, stride, padding, groups
+        (values.view(2, 3, 4, 4), values[:40].view(2, 5, 2, 2), (5, 3, 3, 3), [2, 2], [1, 1], 1),
+        (values.view(2, 3, 4, 4), values[:96].view(2, 3, 4, 4), (3, 1, 3, 3), [1, 1], [1, 1], 3),
+        (values.view(2, 6, 8).transpose(1, 2), values[:84].view(2, 6, 7).transpose(1, 2), (7, 8, 1), [1], [0], 1),
+    )
+    for x, g, shape, stride, padding, groups in cases:
+        dilation = [1] * len(stride)
+        found, wanted = x.new_zeros(shape), x.new_zeros(shape)
+        _run(run, found, x, g, stride, padding, dilation, groups, Workspace())
+        _add_sample_by_sample(wanted, x, g, stride, padding, dilation, groups)
+        if not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
+            return False
+    return True
+
+
+_square_sum = Kernel("square_sum", _agrees)
