@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearnkit.gradients.pairs import CHUNK_BYTES, Contribution, Region, Workspace, stacked
+from unlearnkit.gradients.pairs import CHUNK_BYTES, Contribution, Region, stacked
+from unlearnkit.ops.workspace import Workspace
 
 
 @dataclass
@@ -60,14 +61,12 @@ class Chained:
         """Number of samples."""
         return self.uses[0][1].n
 
-    def square_sum(self, workspace: Workspace) -> Tensor:
-        """Return sum_n g_n^2."""
+    def add_square_sum(self, total: Tensor, workspace: Workspace) -> None:
+        """Add sum_n g_n^2."""
         entries = (self.tensor.numel() + self.parameter.numel()) * self.dtype.itemsize
         step = max(1, CHUNK_BYTES // max(1, entries))
-        total = torch.zeros_like(self.parameter, dtype=self.dtype)
         for start in range(0, self.n, step):
-            total += self.gradients(start, min(start + step, self.n), workspace).square().sum(0)
-        return total
+            total.add_(self.gradients(start, min(start + step, self.n), workspace).square().sum(0))
 
     def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
         """Return J^T g_n of some samples, J the Jacobian of the tensor."""

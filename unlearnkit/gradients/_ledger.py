@@ -14,10 +14,10 @@ from unlearnkit.gradients.capture import Tap
 from unlearnkit.gradients.pairs import (
     Contribution,
     Region,
-    Workspace,
     accumulation_dtype,
     add_square_sum,
 )
+from unlearnkit.ops.workspace import Workspace
 
 
 class Ledger:

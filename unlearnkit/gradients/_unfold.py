@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearnkit.gradients.pairs import Workspace
+from unlearnkit.ops.workspace import Workspace
 
 
 def unfold(
@@ -41,8 +41,8 @@ def unfold(
         The second to last dimension in the order of a weight's memory.
     """
     rank = len(kernel)
-    stride, dilation = _each(stride, rank), _each(dilation, rank)
-    before, after = _padding(padding, kernel, dilation)
+    stride, dilation = each(stride, rank), each(dilation, rank)
+    before, after = paddings(padding, kernel, dilation)
     if any(before) or any(after):
         x = _padded(x, before, after, workspace)
     positions = [
@@ -75,19 +75,21 @@ def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], workspace: W
     return padded
 
 
-def _each(value: Any, rank: int) -> tuple[int, ...]:
+def each(value: Any, rank: int) -> tuple[int, ...]:
+    """Return a number for each dimension of space."""
     if isinstance(value, int):
         return (value,) * rank
     return tuple(value) * (rank if len(value) == 1 else 1)
 
 
-def _padding(
+def paddings(
     padding: Any, kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the padding in front and behind, of each dimension of space."""
     if padding == "valid":
         padding = 0
     if padding == "same":  # an even kernel pads one more at the end
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-    both = _each(padding, len(kernel))
+    both = each(padding, len(kernel))
     return both, both

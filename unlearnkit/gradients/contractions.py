@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearnkit.gradients._use import Split, Use, is_weight, leading, rewrite, rule
-from unlearnkit.gradients.pairs import Contribution, Outer, Workspace
+from unlearnkit.gradients.pairs import Contribution, Outer
+from unlearnkit.ops.workspace import Workspace
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

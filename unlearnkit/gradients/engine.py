@@ -32,7 +32,7 @@ from unlearnkit.gradients._proof import (
 from unlearnkit.gradients._use import Broadcast
 from unlearnkit.gradients.capture import Capture, Key, Tap
 from unlearnkit.gradients.layout import Layout, candidates, consistent
-from unlearnkit.gradients.pairs import Contribution, Direct, Region, Workspace, upcast
+from unlearnkit.gradients.pairs import Contribution, Direct, Region, upcast
 from unlearnkit.gradients.reference import (
     looped,
     loss_values,
@@ -42,6 +42,7 @@ from unlearnkit.gradients.reference import (
     vmapped,
     zeros,
 )
+from unlearnkit.ops.workspace import Workspace
 
 ATTEMPTS = 4
 """Samples of a batch that are looked at, one by one, where the proof left open whose rows are whose."""

@@ -10,13 +10,15 @@ Legend: N samples, T positions, G groups, I inputs and O outputs of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from unlearnkit.gradients._fused import Convolved, add_matrices
+from unlearnkit.ops import square_sum_is_fused
 from unlearnkit.ops.workspace import Workspace
 
 CHUNK_BYTES = 64 * 2**20
@@ -43,8 +45,8 @@ class Contribution(Protocol):
     def n(self) -> int:
         """Number of samples."""
 
-    def square_sum(self, workspace: Workspace) -> Tensor:
-        """Return sum_n g_n^2, of the weight's shape."""
+    def add_square_sum(self, total: Tensor, workspace: Workspace) -> None:
+        """Add sum_n g_n^2 to `total`, of the weight's shape."""
 
     def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
         """Return the gradients of some samples, [stop - start, *shape]."""
@@ -63,17 +65,44 @@ class Outer:
         of a convolution, a is its input copied once for every tap of the kernel.
     shape : torch.Size
         The weight's shape; its elements are [G, O, I] in memory order.
+    convolved : Convolved, optional
+        What the pair is, where x and g are those of a convolution: [N, m, C, *space].
     """
 
     x: Tensor
     g: Tensor
     unroll: Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
     shape: torch.Size
+    convolved: Convolved | None = None
 
     @property
     def n(self) -> int:
         """Number of samples."""
         return len(self.x)
+
+    def add_square_sum(self, total: Tensor, workspace: Workspace) -> None:
+        """Add the sum over n of (sum_t g a^T)^2 to `total`, in a compiled kernel where there is one."""
+        if self.convolved is not None and self.convolved.is_fused(self.x, self.g):
+            for start, stop in self._casts():
+                x, g = upcast(self.x[start:stop]), upcast(self.g[start:stop])
+                self.convolved.add_square_sum(total, x, g, workspace)
+        elif self.convolved is None and self.n > 0 and square_sum_is_fused(self.g.device):
+            for start, stop in self._casts():
+                a, g = self._pair(start, stop, workspace)
+                if a.shape[2] == 1:
+                    total.add_(_outer_square_sum(a, g, workspace).view(self.shape))
+                else:
+                    add_matrices(total, a, g, workspace)
+        else:
+            total.add_(self.square_sum(workspace))
+
+    def _casts(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of samples: all, or, if they must be cast, as many as CHUNK_BYTES hold."""
+        size = (self.x[:1].numel() + self.g[:1].numel()) * accumulation_dtype(self.g.dtype).itemsize
+        is_cast = accumulation_dtype(self.g.dtype) != self.g.dtype
+        step = max(1, CHUNK_BYTES // max(size, 1)) if is_cast else max(self.n, 1)
+        for start in range(0, self.n, step):
+            yield start, min(start + step, self.n)
 
     def square_sum(self, workspace: Workspace) -> Tensor:
         """Sum over n of (sum_t g a^T)^2. Where T = 1, that is the one product (g^2)^T (a^2)."""
@@ -143,9 +172,9 @@ class Direct:
         """Number of samples."""
         return len(self.values)
 
-    def square_sum(self, workspace: Workspace) -> Tensor:
-        """Return sum_n g_n^2."""
-        return self.values.square().sum(0)
+    def add_square_sum(self, total: Tensor, workspace: Workspace) -> None:
+        """Add sum_n g_n^2."""
+        total.add_(self.values.square().sum(0))
 
     def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
         """Return the gradients of some samples."""
@@ -168,7 +197,7 @@ class Lookup:
         """Number of samples."""
         return len(self.index)
 
-    def square_sum(self, workspace: Workspace) -> Tensor:
+    def add_square_sum(self, total: Tensor, workspace: Workspace) -> None:
         """Merge equal (sample, index), square, and add up: no [N, V, D] is made."""
         size = self.shape[0]
         g = upcast(self.g)
@@ -176,8 +205,8 @@ class Lookup:
         keys, inverse = torch.unique(self.index + sample * size, return_inverse=True)
         merged = g.new_zeros(len(keys), g.shape[-1])  # [U, D]
         merged.index_add_(0, inverse.flatten(), g.flatten(0, 1))
-        total = g.new_zeros(size, g.shape[-1]).index_add_(0, keys % size, merged.square_())
-        return total.reshape(self.shape)
+        sums = g.new_zeros(size, g.shape[-1]).index_add_(0, keys % size, merged.square_())
+        total.add_(sums.reshape(self.shape))
 
     def gradients(self, start: int, stop: int, workspace: Workspace) -> Tensor:
         """Return the gradients of some samples, as tables."""
@@ -228,7 +257,7 @@ def add_square_sum(
     """
     if len(uses) == 1 or _disjoint(total, [region for region, _ in uses]):
         for region, contribution in uses:
-            region.within(total).add_(contribution.square_sum(workspace))
+            contribution.add_square_sum(region.within(total), workspace)
         return
     n = uses[0][1].n
     step = max(1, min(n, CHUNK_BYTES // max(1, total.numel() * dtype.itemsize)))

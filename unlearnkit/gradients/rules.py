@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearnkit.exceptions import UnsupportedModuleError
-from unlearnkit.gradients._unfold import unfold
+from unlearnkit.gradients._fused import Convolved
+from unlearnkit.gradients._unfold import each, paddings, unfold
 from unlearnkit.gradients._use import RULES, Split, Use, first_dim, is_weight, leading, rule
 from unlearnkit.gradients.contractions import product
-from unlearnkit.gradients.pairs import Contribution, Direct, Lookup, Outer, Workspace, upcast
+from unlearnkit.gradients.pairs import Contribution, Direct, Lookup, Outer, upcast
+from unlearnkit.ops.workspace import Workspace
 
 
 def _product(x: Tensor, g: Tensor, shape: torch.Size) -> Outer:
@@ -118,6 +120,7 @@ def _convolution(
     if input.dim() != weight.dim():  # no batch dimension
         return None
     kernel = tuple(weight.shape[2:])
+    how = _convolved(kernel, stride, padding, dilation, groups)
 
     def pair(x: Tensor, g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
         columns = unfold(x, kernel, stride, padding, dilation, groups, workspace)  # [N, G, I, T]
@@ -128,7 +131,7 @@ def _convolution(
         [weight, bias],
         lambda w: function(input, *w, stride, padding, dilation, groups),
         first_dim,
-        lambda g, split: _spatial(split(input), split(g), pair, weight.shape),
+        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how),
         (input,),
     )
 
@@ -148,6 +151,7 @@ def _transposed_convolution(
     if input.dim() != weight.dim():
         return None
     kernel = tuple(weight.shape[2:])
+    how = _convolved(kernel, stride, padding, dilation, groups, transposed=True)
 
     def pair(x: Tensor, g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
         positions = x.shape[2:].numel()
@@ -161,12 +165,21 @@ def _transposed_convolution(
         [weight, bias],
         lambda w: function(input, *w, stride, padding, output_padding, groups, dilation),
         first_dim,
-        lambda g, split: _spatial(split(input), split(g), pair, weight.shape),
+        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how),
         (input,),
     )
 
 
-def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size) -> list[Contribution]:
+def _convolved(
+    kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool = False
+) -> Convolved:
+    rank = len(kernel)
+    dilation = each(dilation, rank)
+    before, _ = paddings(padding, kernel, dilation)
+    return Convolved(each(stride, rank), before, dilation, groups, transposed)
+
+
+def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size, how: Convolved) -> list[Contribution]:
     """Contributions of a convolution of x and g [N, m, C, ...]: m images a sample are positions too."""
 
     def images(x: Tensor, g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
@@ -176,7 +189,7 @@ def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size) -> list[Contrib
             return a, b
         return tuple(t.unflatten(0, (-1, m)).transpose(1, 2).flatten(2, 3) for t in (a, b))
 
-    return [Outer(x, g, images, shape), Direct(upcast(g).flatten(3).sum((1, 3)))]
+    return [Outer(x, g, images, shape, how), Direct(upcast(g).flatten(3).sum((1, 3)))]
 
 
 for _name in ("conv1d", "conv2d", "conv3d"):

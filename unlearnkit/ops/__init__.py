@@ -8,6 +8,13 @@ Each has a definition in torch, and a compiled kernel with the same numbers that
 from unlearnkit.ops._native import build_info
 from unlearnkit.ops.dampening import dampening_factor, importance_ratio
 from unlearnkit.ops.order import percentile
-from unlearnkit.ops.squares import square_sum_
+from unlearnkit.ops.squares import square_sum_, square_sum_is_fused
 
-__all__ = ["build_info", "dampening_factor", "importance_ratio", "percentile", "square_sum_"]
+__all__ = [
+    "build_info",
+    "dampening_factor",
+    "importance_ratio",
+    "percentile",
+    "square_sum_",
+    "square_sum_is_fused",
+]

@@ -7,9 +7,10 @@ operator computes the same numbers in torch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +53,21 @@ def backend() -> str:
 _backend = os.environ.get("UNLEARNKIT_BACKEND", "auto")
 
 
+@contextlib.contextmanager
+def using(mode: str) -> Iterator[None]:
+    """Use another backend for a while: to compare the two in one process."""
+    global _backend
+    before, _backend = _backend, mode
+    for kernel in Kernel.registry.values():
+        kernel.forget()
+    try:
+        yield
+    finally:
+        _backend = before
+        for kernel in Kernel.registry.values():
+            kernel.forget()
+
+
 class Kernel:
     """One compiled function a device type, with the check that it must pass before it is used.
 
@@ -85,6 +101,10 @@ class Kernel:
         except KeyError:
             self._found[device.type] = found = self._find(device)
             return found
+
+    def forget(self) -> None:
+        """Decide anew, and check anew, at the next call of :meth:`on`."""
+        self._found.clear()
 
     def _find(self, device: torch.device) -> Callable[..., Any] | None:
         mode = backend()

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn import grad as weight_gradient
 
 from unlearnkit.exceptions import DataError
@@ -16,6 +17,13 @@ from unlearnkit.ops.workspace import Workspace
 
 Each = int | Sequence[int]
 """A number for all dimensions, or one each."""
+
+
+class _Geometry(NamedTuple):
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
 
 
 def square_sum_(
@@ -39,12 +47,12 @@ def square_sum_(
     total : Tensor [G * O, C, *kernel]
         Contiguous; float64, or of the inputs' dtype. Written in place.
     x : Tensor [N, G * C, *space]
-        The convolution's input, float32 or float64, with any strides; 1 to 3 dimensions of space. The input
-        of a Linear, [N, T, I], is ``x.transpose(1, 2)``, its kernel (1,).
+        The convolution's input, float32 or float64, with any strides; 1 to 3 dimensions of space. Of a
+        Linear that is its input [N, T, I] transposed, with a kernel of one tap.
     g : Tensor [N, G * O, *positions]
-        The gradient of the summed loss with respect to the convolution's output, likewise. A convolution
-        that leaves out positions that would fit is allowed (a transposed convolution's twin does).
+        The gradient of the summed loss with respect to the convolution's output, likewise.
     stride, padding, dilation : int or sequence of int
+        The padding is that in front; behind, x is zero as far as the positions of g reach.
     groups : int
         G.
     workspace : Workspace, optional
@@ -61,29 +69,35 @@ def square_sum_(
         If the shapes or dtypes do not belong together.
     """
     rank = x.dim() - 2
-    geometry = [_each(value, rank) for value in (stride, padding, dilation)]
-    _check(total, x, g, *geometry, groups)
+    geometry = _Geometry(_each(stride, rank), _each(padding, rank), _each(dilation, rank), groups)
+    _check(total, x, g, geometry)
     if x.numel() == 0 or g.numel() == 0 or total.numel() == 0:
         return total
     run = _square_sum.on(x.device)
-    if run is None or not _run(run, total, x, g, *geometry, groups, workspace or Workspace()):
-        _add_sample_by_sample(total, x, g, *geometry, groups)
+    if run is None or not _run(run, total, x, g, geometry, workspace or Workspace()):
+        _add_sample_by_sample(total, x, g, geometry)
     return total
 
 
-def _add_sample_by_sample(
-    total: Tensor,
-    x: Tensor,
-    g: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> None:
+def square_sum_is_fused(device: torch.device) -> bool:
+    """Tell whether a compiled kernel computes :func:`square_sum_` on a device."""
+    return _square_sum.on(device) is not None
+
+
+def _add_sample_by_sample(total: Tensor, x: Tensor, g: Tensor, geometry: _Geometry) -> None:
     """The definition. The engine has faster ways in torch, which need more memory."""
+    stride, padding, dilation, groups = geometry
+    around = [
+        pad
+        for size, k, s, p, d, n in zip(
+            x.shape[2:], total.shape[2:], stride, padding, dilation, g.shape[2:], strict=True
+        )
+        for pad in (p, (n - 1) * s + (k - 1) * d + 1 - size - p)
+    ]
+    x = functional.pad(x, [pad for dim in range(len(around) - 2, -1, -2) for pad in around[dim : dim + 2]])
     function = getattr(weight_gradient, f"conv{x.dim() - 2}d_weight")
     for one, gradient in zip(x.split(1), g.split(1), strict=True):
-        w = function(one, total.shape, gradient, tuple(stride), tuple(padding), tuple(dilation), groups)
+        w = function(one, total.shape, gradient, tuple(stride), 0, tuple(dilation), groups)
         total.add_(w.square_())
 
 
@@ -92,13 +106,11 @@ def _run(
     total: Tensor,
     x: Tensor,
     g: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    geometry: _Geometry,
     workspace: Workspace,
 ) -> bool:
     """Run the compiled kernel; False where the problem is too large for it."""
+    stride, padding, dilation, groups = geometry
     missing = 5 - x.dim()  # leading dimensions of space, of one position each
     sizes = [
         part
@@ -129,15 +141,8 @@ def _each(value: Each, rank: int) -> list[int]:
     return values
 
 
-def _check(
-    total: Tensor,
-    x: Tensor,
-    g: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> None:
+def _check(total: Tensor, x: Tensor, g: Tensor, geometry: _Geometry) -> None:
+    stride, padding, dilation, groups = geometry
     rank = x.dim() - 2
     if not 1 <= rank <= 3 or g.dim() != x.dim() or total.dim() != x.dim():
         raise DataError(
@@ -168,14 +173,6 @@ def _check(
             f"g [N, {outputs}, ...], whose outputs the groups divide; got x {list(x.shape)} and "
             f"g {list(g.shape)}."
         )
-    for dim, (size, k, s, p, d, n) in enumerate(
-        zip(x.shape[2:], total.shape[2:], stride, padding, dilation, g.shape[2:], strict=True), 2
-    ):
-        room = (size + 2 * p - d * (k - 1) - 1) // s + 1
-        if n > max(room, 0):
-            raise DataError(
-                f"g has {n} positions along dimension {dim}, where the convolution of x has {max(room, 0)}."
-            )
 
 
 def _agrees(run: Callable[..., None], device: torch.device) -> bool:
@@ -184,13 +181,20 @@ def _agrees(run: Callable[..., None], device: torch.device) -> bool:
     cases = (  # x, g, total, stride, padding, groups
         (values.view(2, 3, 4, 4), values[:40].view(2, 5, 2, 2), (5, 3, 3, 3), [2, 2], [1, 1], 1),
         (values.view(2, 3, 4, 4), values[:96].view(2, 3, 4, 4), (3, 1, 3, 3), [1, 1], [1, 1], 3),
-        (values.view(2, 6, 8).transpose(1, 2), values[:84].view(2, 6, 7).transpose(1, 2), (7, 8, 1), [1], [0], 1),
+        (
+            values.view(2, 6, 8).transpose(1, 2),
+            values[:84].view(2, 6, 7).transpose(1, 2),
+            (7, 8, 1),
+            [1],
+            [0],
+            1,
+        ),
     )
     for x, g, shape, stride, padding, groups in cases:
-        dilation = [1] * len(stride)
+        geometry = _Geometry(stride, padding, [1] * len(stride), groups)
         found, wanted = x.new_zeros(shape), x.new_zeros(shape)
-        _run(run, found, x, g, stride, padding, dilation, groups, Workspace())
-        _add_sample_by_sample(wanted, x, g, stride, padding, dilation, groups)
+        _run(run, found, x, g, geometry, Workspace())
+        _add_sample_by_sample(wanted, x, g, geometry)
         if not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
             return False
     return True
