@@ -38,8 +38,19 @@ bool is_empty(const Convolution& conv) {
   return numbers == 0;
 }
 
+// A kernel of one tap reads every stride-th number alone: strides of x say that as well.
+Convolution without_gaps(Convolution conv) {
+  for (int d = 0; d < 3; ++d)
+    if (conv.kernel[d] == 1 && conv.padding[d] == 0 && conv.x_sizes[2 + d] >= conv.g_sizes[2 + d]) {
+      conv.x_strides[2 + d] *= conv.stride[d];
+      conv.x_sizes[2 + d] = conv.g_sizes[2 + d];
+      conv.stride[d] = 1;
+    }
+  return conv;
+}
+
 struct Plan {
-  const Convolution& conv;
+  Convolution conv;
   bool is_double;
   std::int64_t samples, groups, channels, outputs, taps, inputs, positions;
   bool is_tokens;  // one tap: x is packed in panels of TILE_INPUTS channels, position by position
@@ -53,7 +64,7 @@ struct Plan {
   std::vector<std::int64_t> tap;
   std::vector<std::int32_t> position;
 
-  Plan(const Convolution& convolution, bool wide) : conv(convolution), is_double(wide) {
+  Plan(const Convolution& convolution, bool wide) : conv(without_gaps(convolution)), is_double(wide) {
     const Sizes &x = conv.x_sizes, &g = conv.g_sizes;
     samples = x[0], groups = conv.groups, channels = x[1] / groups, outputs = g[1] / groups;
     taps = conv.kernel[0] * conv.kernel[1] * conv.kernel[2];

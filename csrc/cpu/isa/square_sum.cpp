@@ -3,6 +3,8 @@
 // positions, squared, and added to a block of sums that stays in the cache while the samples pass.
 #include "../square_sum.h"
 
+#include <utility>  // of which only a type is used
+
 namespace unlearnkit {
 namespace UNLEARNKIT_ISA {
 namespace {
@@ -23,7 +25,7 @@ struct Simd {
   static constexpr int block = VECTORS * lanes;
 };
 
-// Positions that are passed in one go: a block of g of this many stays in the first-level cache.
+// Positions that are passed in one go, about: a block of g of this many stays in the first-level cache.
 constexpr std::int64_t STRETCH = 128;
 
 template <typename T>
@@ -102,22 +104,24 @@ void run_block(const SquareSumBlock& block) {
   constexpr int width = V * Simd<T>::lanes;
   alignas(64) T sums[BLOCK_INPUTS * width];
   alignas(64) T gradient[BLOCK_INPUTS * width];
+  const std::int64_t parts = (block.positions + STRETCH / 2) / STRETCH;
+  const std::int64_t stretch = parts > 1 ? (block.positions + parts - 1) / parts : block.positions;
   for (int i = 0; i < block.inputs * width; ++i) sums[i] = 0;
   for (std::int64_t n = 0; n < block.samples; ++n) {
     const T* x = static_cast<const T*>(block.x) + n * block.x_sample;
     const T* g = static_cast<const T*>(block.g) + n * block.g_sample;
-    for (std::int64_t t = 0; t < block.positions; t += STRETCH) {
+    for (std::int64_t t = 0; t < block.positions; t += stretch) {
       const std::int64_t left = block.positions - t;
       for (int i = 0; i < block.inputs; i += TILE_INPUTS) {
         const Tile<T> tile{x,
                            block.tap + i,
                            block.position + t,
                            g + t * width,
-                           left < STRETCH ? left : STRETCH,
+                           left < stretch ? left : stretch,
                            gradient + i * width,
                            sums + i * width,
                            t == 0,
-                           left <= STRETCH};
+                           left <= stretch};
         run_tile<T, V>(tile, block.inputs - i);
       }
     }
@@ -176,23 +180,59 @@ void run(const SquareSumPlanes& planes) {
   planes.wide_total ? run_planes<T, double>(planes) : run_planes<T, T>(planes);
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define UNLEARNKIT_SHUFFLES 1
+#endif
+#endif
+
+#if UNLEARNKIT_SHUFFLES
+// One step of a transpose: exchanges the lanes of two rows in which bit S of row and lane differ.
+template <int S, typename Vector, int... J>
+void exchange(Vector& a, Vector& b, std::integer_sequence<int, J...>) {
+  constexpr int lanes = sizeof...(J);
+  const Vector low = __builtin_shufflevector(a, b, (J & S ? lanes + (J ^ S) : J)...);
+  b = __builtin_shufflevector(a, b, (J & S ? lanes + J : J ^ S)...);
+  a = low;
+}
+
+template <int S, typename Vector, int lanes>
+void exchange_all(Vector (&rows)[lanes]) {
+  if constexpr (S < lanes) {
+    for (int r = 0; r < lanes; ++r)
+      if (!(r & S)) exchange<S>(rows[r], rows[r | S], std::make_integer_sequence<int, lanes>{});
+    exchange_all<2 * S>(rows);
+  }
+}
+#endif
+
 template <typename T>
 void run(const TransposeBlock& block) {
-  constexpr std::int64_t strip = 16;  // columns whose lanes stay in the cache while the rows pass
+  constexpr int lanes = Simd<T>::lanes;
   const T* from = static_cast<const T*>(block.from);
   T* to = static_cast<T*>(block.to);
-  for (std::int64_t start = 0; start < block.columns; start += strip) {
-    const std::int64_t stop = start + strip < block.columns ? start + strip : block.columns;
-    if (block.row == 1) {
-      for (std::int64_t c = start; c < stop; ++c)
-        for (int r = 0; r < block.rows; ++r) to[c * block.width + r] = from[r + c * block.column];
-    } else {
-      for (int r = 0; r < block.rows; ++r)
-        for (std::int64_t c = start; c < stop; ++c)
-          to[c * block.width + r] = from[r * block.row + c * block.column];
-    }
-    for (std::int64_t c = start; c < stop; ++c)
-      for (int r = block.rows; r < block.width; ++r) to[c * block.width + r] = 0;
+  std::int64_t c = 0;
+#if UNLEARNKIT_SHUFFLES
+  using Vector = typename Simd<T>::Vector;
+  if (block.column == 1 && block.rows % lanes == 0)
+    for (; c + lanes <= block.columns; c += lanes)
+      for (int r = 0; r < block.rows; r += lanes) {
+        Vector rows[lanes];
+        for (int i = 0; i < lanes; ++i)
+          rows[i] = *reinterpret_cast<const Vector*>(from + (r + i) * block.row + c);
+        exchange_all<1>(rows);
+        for (int i = 0; i < lanes; ++i)
+          *reinterpret_cast<Vector*>(to + (c + i) * block.width + r) = rows[i];
+      }
+#endif
+  for (; c < block.columns; ++c) {
+    T* row = to + c * block.width;
+    const T* first = from + c * block.column;
+    if (block.row == 1)
+      for (int r = 0; r < block.rows; ++r) row[r] = first[r];
+    else
+      for (int r = 0; r < block.rows; ++r) row[r] = first[r * block.row];
+    for (int r = block.rows; r < block.width; ++r) row[r] = 0;
   }
 }
 
