@@ -28,4 +28,14 @@ std::int64_t square_sum_cpu_workspace(const Convolution&, Dtype);
 void square_sum_cpu(const Convolution&, Address x, Address g, Address total, Dtype, Dtype total_dtype,
                     Address workspace, int threads);
 
+// Of x and g [samples, channels, size], with center and scale [channels] if is_shared, else
+// [samples, channels]: products and sums [samples, channels].
+void plane_sums_cpu(Address x, Address g, Address center, Address scale, Address products, Address sums,
+                    Dtype, std::int64_t samples, std::int64_t channels, std::int64_t size, bool is_shared,
+                    int threads);
+
+// Of x and g [samples, count, size], rows of which are normalised: products and sums [samples, size].
+void row_sums_cpu(Address x, Address g, Address products, Address sums, Dtype, std::int64_t samples,
+                  std::int64_t count, std::int64_t size, double eps, bool is_centered, int threads);
+
 }  // namespace unlearnkit

@@ -56,5 +56,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
   m.def("square_sum_cpu_workspace", &square_sum_cpu_workspace, unlocked);
   m.def("square_sum_cpu", &square_sum_cpu, unlocked);
+  m.def("plane_sums_cpu", &plane_sums_cpu, unlocked);
+  m.def("row_sums_cpu", &row_sums_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
 }

@@ -18,25 +18,42 @@ from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.gradients._straight import straight
 from unlearnkit.gradients._use import Split, Use, first_dim, is_weight, leading, rule
 from unlearnkit.gradients.pairs import Contribution, Direct, accumulation_dtype, upcast
+from unlearnkit.ops import plane_sums, row_sums
 
 
-def _normalised(
-    input: Tensor, normalise: Callable[[Tensor], Tensor], run: Any, weights: Any, kept: int | None
+def _planes(
+    input: Tensor, run: Any, weights: Any, statistics: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> Use:
-    """An affine norm layer, of which `kept` trailing dimensions (None: channels, 1) carry the weights.
+    """A norm layer with a weight for each channel; `statistics` returns center and scale, [N, C] or [C].
 
     The normalised input is computed again, never (y - b) / w: a weight may be zero.
     """
 
     def contribute(g: Tensor, split: Split) -> list[Contribution]:
-        scaled, shift = upcast(g) * normalise(upcast(input)), upcast(g)
-        if kept is None:
-            # [N, m, C, ...], or [N, m, C] without positions, to [N, C]
-            return [Direct(split(t)[..., None].flatten(3).sum((1, 3))) for t in (scaled, shift)]
-        return [Direct(split(t).flatten(1, -kept - 1).sum(1)) for t in (scaled, shift)]
+        x = upcast(input)
+        center, scale = (part.to(x.dtype) for part in statistics(x))
+        return [Direct(split(sums).sum(1)) for sums in plane_sums(x, upcast(g), center, scale)]
 
-    dims = first_dim if kept is None else leading(kept)
-    return Use(weights, run, dims, contribute, (input,))
+    return Use(weights, run, first_dim, contribute, (input,))
+
+
+def _rows(input: Tensor, run: Any, weights: Any, kept: int, eps: float, is_centered: bool) -> Use:
+    """A norm layer with a weight for each number in the `kept` trailing dimensions."""
+    shape = input.shape[input.dim() - kept :]
+
+    def contribute(g: Tensor, split: Split) -> list[Contribution]:
+        x, by_sample = upcast(split(input)), upcast(split(g))
+        both = row_sums(x, by_sample, shape.numel(), eps, is_centered)
+        return [Direct(sums.unflatten(1, shape)) for sums in both]
+
+    return Use(weights, run, leading(kept), contribute, (input,))
+
+
+def _moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return mean and 1 / sqrt(var + eps) of groups of channels, for each channel: [N, C]."""
+    var, mean = torch.var_mean(x.reshape(len(x), groups, -1), 2, correction=0)  # [N, G]
+    repeats = x.shape[1] // groups
+    return mean.repeat_interleave(repeats, 1), (var + eps).rsqrt().repeat_interleave(repeats, 1)
 
 
 @rule(F.layer_norm)
@@ -44,26 +61,26 @@ def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Use:
     """g_n of gamma is sum_t g xhat, of beta sum_t g."""
-    return _normalised(
+    return _rows(
         input,
-        lambda x: F.layer_norm(x, normalized_shape, eps=eps),
         lambda w: F.layer_norm(input, normalized_shape, w[0], w[1], eps),
         [weight, bias],
         len(normalized_shape),
+        eps,
+        is_centered=True,
     )
 
 
 @rule(F.rms_norm)
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Use:
     """g_n of gamma is sum_t g xhat."""
-    return _normalised(
+    return _rows(
         input,
-        lambda x: F.rms_norm(
-            x, normalized_shape, eps=_default_eps(input.dtype, input.device) if eps is None else eps
-        ),
         lambda w: F.rms_norm(input, normalized_shape, w[0], eps),
         [weight],
         len(normalized_shape),
+        _default_eps(input.dtype, input.device) if eps is None else eps,
+        is_centered=False,
     )
 
 
@@ -84,12 +101,11 @@ def group_norm(
     input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Use:
     """g_n of gamma is sum over space of g xhat, a channel each."""
-    return _normalised(
+    return _planes(
         input,
-        lambda x: F.group_norm(x, num_groups, eps=eps),
         lambda w: F.group_norm(input, num_groups, w[0], w[1], eps),
         [weight, bias],
-        None,
+        lambda x: _moments(x, num_groups, eps),
     )
 
 
@@ -105,17 +121,15 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Use:
     """As GroupNorm; with running statistics in eval mode, as BatchNorm."""
-
-    def call(x: Tensor, mean: Any, var: Any, w: Any, b: Any) -> Tensor:
-        return F.instance_norm(x, mean, var, w, b, use_input_stats, momentum, eps)
-
-    def normalise(x: Tensor) -> Tensor:
-        # the statistics are moved by a call that uses the input's own, so this one does not see them
-        mean, var = (None, None) if use_input_stats else (running_mean, running_var)
-        return call(x, _like(mean, x), _like(var, x), None, None)
-
-    return _normalised(
-        input, normalise, lambda w: call(input, running_mean, running_var, *w), [weight, bias], None
+    # the statistics are moved by a call that uses the input's own, so they are not looked at here
+    fixed = None if use_input_stats else (running_mean, running_var)
+    return _planes(
+        input,
+        lambda w: F.instance_norm(
+            input, running_mean, running_var, w[0], w[1], use_input_stats, momentum, eps
+        ),
+        [weight, bias],
+        lambda x: _moments(x, x.shape[1], eps) if fixed is None else _given(*fixed, eps),
     )
 
 
@@ -140,17 +154,14 @@ def batch_norm(
             "(GroupNorm normalises sample by sample)."
         )
 
-    def normalise(x: Tensor) -> Tensor:
-        return F.batch_norm(x, _like(running_mean, x), _like(running_var, x), eps=eps)
-
-    return _normalised(
+    return _planes(
         input,
-        normalise,
         lambda w: straight(F.batch_norm(input, running_mean, running_var, w[0], w[1], False, momentum, eps)),
         [weight, bias],
-        None,
+        lambda x: _given(running_mean, running_var, eps),
     )
 
 
-def _like(statistics: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if statistics is None else statistics.to(x.dtype)
+def _given(mean: Any, var: Any, eps: float) -> tuple[Tensor, Tensor]:
+    """Return center and scale [C] of running statistics."""
+    return mean, (var + eps).rsqrt()

@@ -7,6 +7,7 @@ Each has a definition in torch, and a compiled kernel with the same numbers that
 
 from unlearnkit.ops._native import build_info
 from unlearnkit.ops.dampening import dampening_factor, importance_ratio
+from unlearnkit.ops.norms import plane_sums, row_sums
 from unlearnkit.ops.order import percentile
 from unlearnkit.ops.squares import square_sum_, square_sum_is_fused
 
@@ -15,6 +16,8 @@ __all__ = [
     "dampening_factor",
     "importance_ratio",
     "percentile",
+    "plane_sums",
+    "row_sums",
     "square_sum_",
     "square_sum_is_fused",
 ]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Sums of squared per-sample gradients: a register tile of one sample's gradient is built up over the
 // positions, squared, and added to a block of sums that stays in the cache while the samples pass.
+#include "../simd.h"
 #include "../square_sum.h"
 
 #include <utility>  // of which only a type is used
@@ -9,21 +10,8 @@ namespace unlearnkit {
 namespace UNLEARNKIT_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int VECTOR_BYTES = 64, VECTORS = 4;  // 24 of 32 registers hold sums
-#elif defined(__AVX2__)
-constexpr int VECTOR_BYTES = 32, VECTORS = 2;  // 12 of 16
-#else
-constexpr int VECTOR_BYTES = 16, VECTORS = 2;
-#endif
-
-template <typename T>
-struct Simd {
-  // aligned as a number is: blocks of sums need not start at a whole vector
-  typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-  static constexpr int lanes = VECTOR_BYTES / sizeof(T);
-  static constexpr int block = VECTORS * lanes;
-};
+// Columns of a register tile, in vectors: sums take 24 of 32 registers, or 12 of 16.
+constexpr int VECTORS = VECTOR_REGISTERS / 8;
 
 // Positions that are passed in one go, about: a block of g of this many stays in the first-level cache.
 constexpr std::int64_t STRETCH = 128;
@@ -60,17 +48,17 @@ void run_tile(const Tile<T>& tile) {
       const std::int64_t at = position[t + p];
       for (int m = 0; m < M; ++m)
         for (int v = 0; v < V; ++v)
-          sum[p][m][v] += *reinterpret_cast<const Vector*>(g + p * width + v * lanes) * x[m][at];
+          sum[p][m][v] += Simd<T>::load(g + p * width + v * lanes) * x[m][at];
     }
   }
   if (P == 2 && t < tile.positions)
     for (int m = 0; m < M; ++m)
       for (int v = 0; v < V; ++v)
-        sum[0][m][v] += *reinterpret_cast<const Vector*>(g + v * lanes) * x[m][position[t]];
+        sum[0][m][v] += Simd<T>::load(g + v * lanes) * x[m][position[t]];
   for (int m = 0; m < M; ++m)
     for (int v = 0; v < V; ++v) {
-      Vector& gradient = *reinterpret_cast<Vector*>(tile.gradient + m * width + v * lanes);
-      Vector& sums = *reinterpret_cast<Vector*>(tile.sums + m * width + v * lanes);
+      Vector& gradient = Simd<T>::at(tile.gradient + m * width + v * lanes);
+      Vector& sums = Simd<T>::at(tile.sums + m * width + v * lanes);
       Vector w = P == 2 ? sum[0][m][v] + sum[P - 1][m][v] : sum[0][m][v];
       if (!tile.is_first) w += gradient;
       if (tile.is_last)
@@ -161,12 +149,11 @@ void run_planes(const SquareSumPlanes& planes) {
                  planes.tap[first + (k < taps ? k : taps - 1)];
         Vector sum[TAPS] = {};
         for (std::int64_t t = 0; t < planes.length; t += lanes) {
-          const Vector gradient = *reinterpret_cast<const Vector*>(g + t);
-          for (int k = 0; k < TAPS; ++k) sum[k] += gradient * *reinterpret_cast<const Vector*>(x[k] + t);
+          const Vector gradient = Simd<T>::load(g + t);
+          for (int k = 0; k < TAPS; ++k) sum[k] += gradient * Simd<T>::load(x[k] + t);
         }
         for (int k = 0; k < taps; ++k) {
-          T w = 0;
-          for (int lane = 0; lane < lanes; ++lane) w += sum[k][lane];
+          const T w = Simd<T>::total(sum[k]);
           sums[k] += w * w;
         }
       }
@@ -219,10 +206,10 @@ void run(const TransposeBlock& block) {
       for (int r = 0; r < block.rows; r += lanes) {
         Vector rows[lanes];
         for (int i = 0; i < lanes; ++i)
-          rows[i] = *reinterpret_cast<const Vector*>(from + (r + i) * block.row + c);
+          rows[i] = Simd<T>::load(from + (r + i) * block.row + c);
         exchange_all<1>(rows);
         for (int i = 0; i < lanes; ++i)
-          *reinterpret_cast<Vector*>(to + (c + i) * block.width + r) = rows[i];
+          Simd<T>::at(to + (c + i) * block.width + r) = rows[i];
       }
 #endif
   for (; c < block.columns; ++c) {
