@@ -42,10 +42,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Use | N
 
     def contribute(g: Tensor, split: Split) -> list[Contribution]:
         by_sample = split(g)  # [N, m, ..., O]
-        return [
-            _product(split(input), by_sample, weight.shape),
-            Direct(upcast(by_sample).flatten(1, -2).sum(1)),
-        ]
+        product = _product(split(input), by_sample, weight.shape)
+        return [product] if bias is None else [product, Direct(upcast(by_sample).flatten(1, -2).sum(1))]
 
     return Use([weight, bias], lambda w: F.linear(input, *w), leading(1), contribute, (input,))  # type: ignore[arg-type]
 
@@ -131,7 +129,7 @@ def _convolution(
         [weight, bias],
         lambda w: function(input, *w, stride, padding, dilation, groups),
         first_dim,
-        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how),
+        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how, bias is not None),
         (input,),
     )
 
@@ -165,7 +163,7 @@ def _transposed_convolution(
         [weight, bias],
         lambda w: function(input, *w, stride, padding, output_padding, groups, dilation),
         first_dim,
-        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how),
+        lambda g, split: _spatial(split(input), split(g), pair, weight.shape, how, bias is not None),
         (input,),
     )
 
@@ -179,7 +177,9 @@ def _convolved(
     return Convolved(each(stride, rank), before, dilation, groups, transposed)
 
 
-def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size, how: Convolved) -> list[Contribution]:
+def _spatial(
+    x: Tensor, g: Tensor, pair: Any, shape: torch.Size, how: Convolved, has_bias: bool
+) -> list[Contribution]:
     """Contributions of a convolution of x and g [N, m, C, ...]: m images a sample are positions too."""
 
     def images(x: Tensor, g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,8 @@ def _spatial(x: Tensor, g: Tensor, pair: Any, shape: torch.Size, how: Convolved)
             return a, b
         return tuple(t.unflatten(0, (-1, m)).transpose(1, 2).flatten(2, 3) for t in (a, b))
 
-    return [Outer(x, g, images, shape, how), Direct(upcast(g).flatten(3).sum((1, 3)))]
+    weight = Outer(x, g, images, shape, how)
+    return [weight, Direct(upcast(g).flatten(3).sum((1, 3)))] if has_bias else [weight]
 
 
 for _name in ("conv1d", "conv2d", "conv3d"):
