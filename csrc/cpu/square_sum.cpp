@@ -14,7 +14,7 @@ namespace unlearnkit {
 namespace {
 
 constexpr std::int64_t CHUNK_BYTES = 4 << 20;     // of packed samples: they are read again from the cache
-constexpr std::int64_t CHUNK_POSITIONS = 2048;    // or, if this is more, so many that the sums pay off
+constexpr std::int64_t CHUNK_POSITIONS = 3072;    // or, if this is more, so many that the sums pay off
 
 std::int64_t round_up(std::int64_t size, std::int64_t unit) { return (size + unit - 1) / unit * unit; }
 
@@ -86,7 +86,8 @@ struct Plan {
     x_sample = groups * x_group, g_sample = groups * g_group;
     chunk = std::max(CHUNK_BYTES / (sample_numbers() * (is_double ? 8 : 4)),
                      CHUNK_POSITIONS / std::max<std::int64_t>(positions, 1));
-    chunk = std::max<std::int64_t>(1, std::min(chunk, samples));
+    const std::int64_t chunks = (samples - 1) / std::max<std::int64_t>(chunk, 1) + 1;
+    chunk = (samples + chunks - 1) / chunks;  // all of about one size
   }
 
   std::int64_t row() const { return columns * conv.stride[2]; }

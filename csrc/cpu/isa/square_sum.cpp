@@ -87,6 +87,13 @@ void add_to(const SquareSumBlock& block, const T* sums, int width) {
     for (int i = 0; i < block.inputs; ++i) total[i] += static_cast<Total>(sums[i * width + o]);
 }
 
+// Fetches a block of the total while there is time: its rows lie far apart.
+void prefetch_total(const SquareSumBlock& block, std::int64_t size) {
+  char* row = static_cast<char*>(block.total);
+  for (int o = 0; o < block.outputs; ++o, row += block.total_row * size)
+    for (std::int64_t byte = 0; byte < block.inputs * size; byte += 64) __builtin_prefetch(row + byte, 1, 2);
+}
+
 template <typename T, int V>
 void run_block(const SquareSumBlock& block) {
   constexpr int width = V * Simd<T>::lanes;
@@ -96,6 +103,7 @@ void run_block(const SquareSumBlock& block) {
   const std::int64_t stretch = parts > 1 ? (block.positions + parts - 1) / parts : block.positions;
   for (int i = 0; i < block.inputs * width; ++i) sums[i] = 0;
   for (std::int64_t n = 0; n < block.samples; ++n) {
+    if (n + 4 == block.samples || block.samples < 4) prefetch_total(block, block.wide_total ? 8 : sizeof(T));
     const T* x = static_cast<const T*>(block.x) + n * block.x_sample;
     const T* g = static_cast<const T*>(block.g) + n * block.g_sample;
     for (std::int64_t t = 0; t < block.positions; t += stretch) {
