@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from unlearnkit.data import cross_entropy, evaluating
 from unlearnkit.exceptions import FallbackWarning
 from unlearnkit.gradients import PlanChanged, SquareSums
+from unlearnkit.ops import _native
 
 BAR = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -231,3 +232,10 @@ def curved():
 @pytest.fixture(scope="session")
 def model():
     return Wrapped
+
+
+@pytest.fixture(params=["auto", "torch"])
+def backend(request):
+    """Run a test with the compiled kernels, and with torch alone."""
+    with _native.using(request.param):
+        yield

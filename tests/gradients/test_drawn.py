@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 PRECISIONS = st.sampled_from([torch.float64, torch.float32])
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

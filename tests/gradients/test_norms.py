@@ -9,6 +9,8 @@ from unlearnkit.data import cross_entropy
 from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.gradients import SquareSums
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 drawn = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BATCH = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}

@@ -10,6 +10,8 @@ from unlearnkit.data import cross_entropy
 from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.gradients import SquareSums
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 drawn = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
