@@ -3,9 +3,9 @@
 
 ``python benchmarks/_worker.py '{"way": ..., "model": ..., "scale": ..., "batch": ..., "device": ...}'``
 
-It answers a line of JSON to each line on its standard input: ``start`` (its first calls, its memory, and
-whether its numbers are right) and ``time K`` (the seconds of K calls). So its peak memory is its own, and
-:mod:`fisher` lets the ways take turns.
+It answers a line of JSON to each line on its standard input: ``ready`` (all is imported), ``start`` (its first
+calls, its memory, and whether its numbers are right) and ``time K`` (the seconds of K calls). So its peak
+memory is its own, and :mod:`fisher` lets the ways take turns.
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ class Worker:
         tiny = find("tiny", model.partition("/")[0])
         WAYS[way](tiny.model(device), tiny.loss)(tiny.draw(device))
 
+    def ready(self) -> dict[str, Any]:
+        """Say that the imports are done, and disturb no other way any more."""
+        return {}
+
     def start(self) -> dict[str, Any]:
         """Call twice, then read the memory, then compare a few samples with the oracle."""
         libraries = process_mib()
@@ -116,8 +120,6 @@ class Worker:
             self.run(self.batch)
             self._wait()
             seconds.append(time.perf_counter() - begin)
-        if self.gpu:
-            torch.cuda.empty_cache()  # for the next one
         return {"seconds": seconds}
 
     def _wait(self) -> None:
@@ -145,6 +147,8 @@ def serve() -> None:
             answer = {"refused": str(error)}
         except Exception as error:
             answer = {"refused": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        if worker is not None and worker.gpu:
+            torch.cuda.empty_cache()  # it is the next one's turn
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -4,6 +4,7 @@
     python benchmarks/fisher.py [--device cuda] [--models resnet18 vit] [--out FILE]
     python benchmarks/fisher.py --sweep [--device cuda] [--out FILE]
     python benchmarks/fisher.py --scale tiny --rounds 1
+    python benchmarks/fisher.py --table benchmarks/results/cpu/fisher.json
 
 Models in eval mode on random samples, float32 (TF32 off). Every way has a process of its own, so that its
 peak memory is its own; the processes take turns, round after round, so that a machine whose speed drifts
@@ -91,6 +92,8 @@ def measure(
     batch = task.batch
     processes = [Process(way, model, options.scale, batch, options.device) for way in ways]
     try:
+        for one in processes:  # they import at the same time, and measure one at a time
+            one.ask("ready")
         rows = {one.way: {"way": one.way} | one.ask("start") for one in processes}
         able = [one for one in processes if "peak_mib" in rows[one.way]]
         taken: dict[str, list[list[float]]] = {one.way: [] for one in able}
@@ -144,6 +147,37 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+NAMES = {
+    "plain": "plain forward and backward pass, no Fisher",
+    "unlearnkit": "**unlearnkit**",
+    "unlearnkit-torch": "unlearnkit, pure PyTorch",
+    "batch-squares": "squared batch gradients, as SSD's code: not the Fisher",
+    "loop": "one sample after the other",
+    "vmap": "`torch.func.vmap(grad)`",
+    "opacus": "Opacus",
+    "backpack": "BackPACK `SumGradSquared`",
+    "nngeometry": "NNGeometry `PMatDiag`",
+}
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Time and memory of all ways on all models: the table of the README."""
+    models = content["models"]
+    lines = [["way", *(f"{model['title']}, {model['batch']} samples" for model in models)]]
+    lines.append(["---", *["---:"] * len(models)])
+    for way, name in NAMES.items():
+        rows = [row for model in models for row in model["rows"] if row["way"] == way]
+        if not any("ratio" in row for row in rows):
+            continue
+        cells = []
+        for row in rows:
+            inexact = way != "batch-squares" and row.get("exact") is False
+            text = f"{row['ratio']:.2f} x, {row['peak_mib']:,.0f} MiB" if "ratio" in row else "refuses"
+            cells.append("not installed" if "missing" in row else f"{text}, wrong" if inexact else text)
+        lines.append([name, *cells])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """What holds for all results of a run: the protocol, the machine, the versions."""
     versions = {}
@@ -182,7 +216,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1, help="timed calls in a turn")
     parser.add_argument("--sweep", action="store_true", help="ResNet-18 over batch sizes and widths instead")
     parser.add_argument("--out", type=Path, help="JSON, written anew after each model")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print stored results as Markdown")
     options = parser.parse_args()
+    if options.table:
+        print(markdown(json.loads(options.table.read_text(encoding="utf-8"))), end="")
+        return
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: torch sees no CUDA device")
     options.scale = options.scale or ("small" if options.device == "cpu" else "large")

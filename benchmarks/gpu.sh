@@ -87,7 +87,7 @@ UNLEARNKIT_CUDA=1 UNLEARNKIT_CUDA_ARCHS=${UNLEARNKIT_CUDA_ARCHS:-${archs:-90}} s
 if ! grep -q '^build 0 ' "$steps/order"; then
   step build-without-cuda 120 env UNLEARNKIT_CUDA=0 "${install[@]}"
 fi
-step configuration 60 "$python" -c 'import unlearnkit; unlearnkit.show_config()'
+step device 60 "$python" -c 'import unlearnkit, torch; unlearnkit.show_config(); torch.zeros(1).cuda()'
 
 for name in "$@"; do
   case $name in
