@@ -158,7 +158,8 @@ def nngeometry(model: nn.Module, loss: Loss) -> Run:
     def run(batch: Batch) -> Squares:
         backend = TorchHooksJacobianBackend(model, losses, layer_collection=layers)
         # a data set of one sample, which is the batch: so the mean is the sum, and nothing is copied
-        flat = PMatDiag(backend, examples=DataLoader([batch], batch_size=None)).data
+        examples = DataLoader([tuple(part.detach() for part in batch)], batch_size=None)
+        flat = PMatDiag(backend, examples=examples).data
         totals, start = {}, 0
         for name in layers.layers:
             for own, p in model.get_submodule(name).named_parameters(recurse=False):
@@ -202,8 +203,8 @@ def chunks(batch: Batch, size: int) -> Iterator[Batch]:
     yield from zip(*(part.split(size) for part in batch), strict=True)
 
 
-def relative_error(found: Squares, exact: Squares) -> float:
-    """Largest difference in a tensor over the largest value there, the worst of all tensors.
+def relative_errors(found: Squares, exact: Squares) -> dict[str, float]:
+    """Of each tensor the largest difference over the largest value.
 
     Tensors that are zero but for rounding, such as the bias of keys in attention, which a softmax cancels,
     are held against 1e-6 of the largest value of all.
@@ -219,15 +220,18 @@ def relative_error(found: Squares, exact: Squares) -> float:
             f"gives no value for {len(missing)} of {len(exact)} parameters, {missing[0]} among them"
         )
     floor = 1e-6 * max(float(value.max()) for value in exact.values())
-    return max(
-        float((found[name].double() - value).abs().max()) / max(float(value.max()), floor)
+    return {
+        name: float((found[name].detach().double() - value).abs().max()) / max(float(value.max()), floor)
         for name, value in exact.items()
-    )
+    }
+
+
+def in_double(batch: Batch) -> Batch:
+    """The same samples in float64, if they are no text."""
+    x, y = batch
+    return (x.double() if x.is_floating_point() else x), y
 
 
 def exact_squares(model: nn.Module, loss: Loss, batch: Batch) -> Squares:
     """The oracle: sample by sample, in float64. It leaves the model in float64."""
-    x, y = batch
-    if x.is_floating_point():
-        x = x.double()
-    return loop(model.double(), loss)((x, y))
+    return loop(model.double(), loss)(in_double(batch))

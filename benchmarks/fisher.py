@@ -139,11 +139,12 @@ def table(result: dict[str, Any]) -> str:
             continue
         exact = {True: "yes", False: "no", None: "-"}[row.get("exact")]
         if "relative_error" in row:
-            exact += f" ({row['relative_error']:.0e})"
+            exact += f" ({row['relative_error']:.0e}; {row['float32_median_error']:.0e} in float32)"
         lines.append(
             f"  {row['way']:17s} {row['ratio']:7.2f} x {row['median_ratio']:7.2f} x "
             f"{row['memory_ratio']:7.2f} x {row['seconds']:9.4f} {row['peak_mib']:8.0f}  {exact}"
         )
+        lines += [f"    {warning}" for warning in row.get("warnings", ())]
     return "\n".join(lines)
 
 
