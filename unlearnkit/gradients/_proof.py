@@ -175,7 +175,11 @@ def squares(rows: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     for row in rows:
         for name, value in row.items():
             value = upcast(value.detach())
-            totals[name] = torch.addcmul(totals[name], value, value) if name in totals else value.square()
+            if name in totals:
+                totals[name].addcmul_(value, value)
+            else:
+                totals[name] = value.square()
+        row.clear()  # the next one needs the memory
     return totals
 
 

@@ -256,6 +256,7 @@ class SquareSums:
         for sample in looped(self.model, self.loss, batch, own):
             for name, gradient in sample.items():
                 totals[name].add_(upcast(gradient).square_())
+            sample.clear()
 
     def _send(self, names: dict[str, str], restart: bool = True) -> None:
         """Send parameters to the slower way."""

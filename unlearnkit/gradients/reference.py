@@ -7,6 +7,7 @@ one by one in :func:`looped`, side by side under ``torch.func.vmap`` in :func:`v
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,7 +67,8 @@ def plain_eager(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled; its import takes seconds and 60 MiB
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)  # it drops padding, where no gradient is asked for
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
@@ -135,10 +137,12 @@ def looped(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -
             if "checkpoint" not in str(error).lower():
                 raise
             found = _by_backward(total, tensors)  # reentrant checkpointing forbids autograd.grad
-        yield {
+        row = {
             name: torch.zeros_like(tensor) if gradient is None else gradient.detach()
             for (name, tensor), gradient in zip(parameters.items(), found, strict=True)
         }
+        del found, total  # the caller may clear the row, and then no two are held at once
+        yield row
 
 
 def in_company(
