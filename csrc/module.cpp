@@ -6,7 +6,7 @@
 #include "cpu/isa.h"
 #include "kernels.h"
 
-#define TEXT_OF(token) #token
+#define TEXT_OF(...) #__VA_ARGS__
 #define TEXT(macro) TEXT_OF(macro)
 
 namespace py = pybind11;
@@ -33,6 +33,7 @@ py::dict build_info() {
 #endif
   info["isa"] = isa_names[static_cast<int>(isa())];
   info["cuda"] = UNLEARNKIT_CUDA != 0;
+  info["cuda_build"] = TEXT(UNLEARNKIT_CUDA_BUILD);
   info["flags"] = TEXT(UNLEARNKIT_FLAGS);
   return info;
 }

@@ -168,6 +168,7 @@ def check(verdict):
 def made(monkeypatch):
     """Make a kernel whose check has a given outcome, around any function of a compiled module."""
     monkeypatch.setattr(Kernel, "registry", {})
+    monkeypatch.setattr(_native, "_backend", "auto")
     monkeypatch.setattr(_native, "module", lambda: type("Compiled", (), {"mine_cpu": staticmethod(int)}))
     return lambda verdict, name="mine": Kernel(name, check(verdict))
 
@@ -183,7 +184,7 @@ def test_a_kernel_that_is_wrong_is_left_out_and_said_once(made, verdict, trouble
     assert len(caught) == 1
     assert ops.kernel_states(CPU)["mine"].startswith(trouble.partition(" ")[0])
     message = f"UNLEARNKIT_BACKEND=native, but the kernel 'mine' {trouble} for cpu"
-    with _native.using("native"), pytest.warns(FallbackWarning), pytest.raises(UnlearnError, match=message):
+    with _native.using("native"), pytest.raises(UnlearnError, match=message):
         kernel.on(CPU)
 
 

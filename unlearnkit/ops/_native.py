@@ -137,6 +137,7 @@ class Kernel:
             trouble = self._trouble(run, device)
             if trouble:
                 run = None
+            if trouble and _backend == "auto":
                 warn(
                     f"the compiled kernel {self.name!r} {trouble} on {device.type}, so torch computes in its "
                     "place, more slowly. Build unlearnkit anew on this machine; unlearnkit.show_config() "
