@@ -15,9 +15,9 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 EDITABLE = $(PIP) --no-build-isolation --editable
 SOURCES = pyproject.toml setup.py $(wildcard csrc/* csrc/*/*)
 
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint bench wheel sanitize clean
 help: ## list the targets (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo ## make a model forget, on real data, and show what it did
 	$(BIN)/unlearnkit demo
@@ -38,6 +38,9 @@ bench: $(VENV)/.bench ## time the Fisher beside its peers; DATA=DIR repeats the 
 
 wheel: $(VENV)/.dev ## build the source distribution and the wheel into dist/
 	$(BIN)/python -m build --no-isolation
+
+sanitize: $(VENV)/.dev ## run the operators' tests under GCC's address, behaviour and thread sanitizers
+	.ci/sanitize $(BIN)/python
 
 clean: ## remove all that make has made, .venv too
 	rm -rf $(VENV) build dist *.egg-info unlearnkit/*.so

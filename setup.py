@@ -94,7 +94,7 @@ class NinjaBuild(build_ext):
         if mode == "1" and nvcc is None:
             sys.exit("UNLEARNKIT_CUDA=1 needs nvcc: set CUDA_HOME to the CUDA toolkit's folder")
         if nvcc is None:
-            found = "nvcc was not found" if sources else "csrc/cuda/ is empty"
+            found = "nvcc was not found" if sources else "no sources"
             self.compile(ext, None, "switched off" if mode == "0" else found)
             return
         try:
