@@ -28,7 +28,25 @@ def square_sum_inputs():
     yield torch.zeros(4, 6, 3), torch.zeros(0, 6, 5), torch.zeros(0, 4, 5), [1], [1], [1]
 
 
-OPERATORS = {"square_sum_": square_sum_inputs}
+def plane_sums_inputs():
+    x, g = torch.randn(3, 4, 5, 2), torch.randn(3, 4, 5, 4)[..., ::2]
+    yield x, g, torch.randn(4), torch.randn(4)
+    yield x.double().mT, g.double().mT, *torch.randn(3, 4, 2).double().unbind(2)
+    yield torch.zeros(0, 4, 5), torch.zeros(0, 4, 5), torch.ones(4), torch.ones(4)
+
+
+def row_sums_inputs():
+    x, g = torch.randn(3, 4, 6), torch.randn(3, 4, 12)[..., ::2]
+    yield x, g, 6, 1e-5
+    yield x.double().transpose(0, 1), g.double().transpose(0, 1), 6, 1e-3, False
+    yield torch.zeros(0, 4, 6), torch.zeros(0, 4, 6), 6, 1e-5
+
+
+OPERATORS = {
+    "plane_sums": plane_sums_inputs,
+    "row_sums": row_sums_inputs,
+    "square_sum_": square_sum_inputs,
+}
 """Inputs of every operator: contiguous and strided, and nothing."""
 
 
@@ -71,10 +89,10 @@ def test_it_writes_what_it_says_and_nothing_else(operator, arguments):
         if writes:
             mine[index], theirs[index] = one.clone(), one.clone()
     with _native.using("native"):
-        operator(*mine)
+        found = operator(*mine)
     with _native.using("torch"):
-        operator(*theirs)
-    torch.testing.assert_close(mine, theirs)
+        wanted = operator(*theirs)
+    torch.testing.assert_close((found, mine), (wanted, theirs))
     after = [base if base is not None else one for base, one in zip(bases, arguments, strict=True)]
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
@@ -83,8 +101,8 @@ def test_it_writes_what_it_says_and_nothing_else(operator, arguments):
 @pytest.mark.parametrize(("operator", "arguments"), calls())
 def test_compiles_into_one_graph(operator, arguments):
     def function(*arguments):
-        operator(*arguments)
-        return [one + 1 for one in arguments if isinstance(one, torch.Tensor)]
+        found = operator(*arguments)
+        return found, [one + 1 for one in arguments if isinstance(one, torch.Tensor)]
 
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")

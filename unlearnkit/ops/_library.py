@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from unlearnkit.ops.norms import plane_sums, row_sums
 from unlearnkit.ops.squares import square_sum_
 
 _library = torch.library.Library("unlearnkit", "DEF")  # what it registers lives as long as it does
@@ -29,10 +30,6 @@ def _register(schema: str, function: Callable[..., object], shapes: Callable[...
         _library.impl(name, run, key)
 
 
-def _changes_in_place(*_: object) -> None:
-    """Tell of an operator without outputs all that there is to tell."""
-
-
 def _square_sum_(
     total: Tensor,
     x: Tensor,
@@ -40,9 +37,13 @@ def _square_sum_(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    groups: int = 1,  # the dispatcher leaves out what equals the default
+    groups: int = 1,  # the dispatcher leaves out what equals its default
 ) -> None:
     square_sum_(total, x, g, stride, padding, dilation, groups)
+
+
+def _changes_in_place(*_: object) -> None:
+    pass
 
 
 _register(
@@ -50,4 +51,20 @@ _register(
     "int groups=1) -> ()",
     _square_sum_,
     _changes_in_place,
+)
+
+
+def _two(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x), columns), x.new_empty(len(x), columns)
+
+
+_register(
+    "plane_sums(Tensor x, Tensor g, Tensor center, Tensor scale) -> (Tensor, Tensor)",
+    plane_sums,
+    lambda x, *_: _two(x, x.shape[1]),
+)
+_register(
+    "row_sums(Tensor x, Tensor g, int size, float eps, bool is_centered=True) -> (Tensor, Tensor)",
+    row_sums,
+    lambda x, g, size, *_: _two(x, size),
 )
