@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 namespace unlearnkit {
@@ -21,5 +22,16 @@ struct Convolution {
   Sizes kernel, stride, padding, dilation;  // three numbers each
   std::int64_t groups;
 };
+
+// Lists of tensors: an address, a size and a dtype each.
+void channel_scores_cpu(const Addresses& weights, const Addresses& gradients, const Addresses& out,
+                        const Sizes& rows, const Sizes& lengths, const Sizes& h, const std::vector<int>& dtypes,
+                        int threads);
+Sizes dampen_cpu(const Addresses& weights, const Addresses& forget, const Addresses& reference,
+                 const Sizes& sizes, const std::vector<int>& weight_dtypes,
+                 const std::vector<int>& importance_dtypes, double alpha, double lambda, int threads);
+std::tuple<std::int64_t, double, double> kth_value_cpu(const Addresses& addresses, const Sizes& sizes,
+                                                       const std::vector<int>& dtypes, bool is_double,
+                                                       std::int64_t k, double quantile, int threads);
 
 }  // namespace unlearnkit

@@ -42,4 +42,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "How this module was built, and for which processor it has chosen.");
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  m.def("channel_scores_cpu", &channel_scores_cpu, no_gil);
+  m.def("dampen_cpu", &dampen_cpu, no_gil);
+  m.def("kth_value_cpu", &kth_value_cpu, no_gil);
 }
