@@ -59,5 +59,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("square_sum_cpu", &square_sum_cpu, unlocked);
   m.def("plane_sums_cpu", &plane_sums_cpu, unlocked);
   m.def("row_sums_cpu", &row_sums_cpu, unlocked);
+  m.def("channel_scores_cpu", &channel_scores_cpu, unlocked);
+  m.def("dampen_cpu", &dampen_cpu, unlocked);
+  m.def("kth_value_cpu", &kth_value_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
 }

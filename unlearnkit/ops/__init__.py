@@ -8,17 +8,21 @@ overrides that). For ``torch.compile`` and ``torch.export`` they are also ``torc
 
 from unlearnkit.ops import _library  # noqa: F401  (registers them)
 from unlearnkit.ops._native import backend, build_info, check_cpu, kernel_states
-from unlearnkit.ops.dampening import dampening_factor, importance_ratio
+from unlearnkit.ops.channels import channel_scores
+from unlearnkit.ops.dampening import dampen_, dampening_factor, importance_ratio
 from unlearnkit.ops.norms import plane_sums, row_sums
-from unlearnkit.ops.order import percentile
+from unlearnkit.ops.order import kth_value, percentile
 from unlearnkit.ops.squares import square_sum_, square_sum_is_fused
 
 __all__ = [
     "backend",
     "build_info",
+    "channel_scores",
+    "dampen_",
     "dampening_factor",
     "importance_ratio",
     "kernel_states",
+    "kth_value",
     "percentile",
     "plane_sums",
     "row_sums",
