@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from unlearnkit.ops.channels import channel_scores
+from unlearnkit.ops.dampening import dampen_
 from unlearnkit.ops.norms import plane_sums, row_sums
+from unlearnkit.ops.order import kth_value, percentile
 from unlearnkit.ops.squares import square_sum_
 
 _library = torch.library.Library("unlearnkit", "DEF")  # what it registers lives as long as it does
@@ -67,4 +70,51 @@ _register(
     "row_sums(Tensor x, Tensor g, int size, float eps, bool is_centered=True) -> (Tensor, Tensor)",
     row_sums,
     lambda x, g, size, *_: _two(x, size),
+)
+
+
+def _numbers(like: Sequence[Tensor], values: object, dtype: torch.dtype) -> Tensor:
+    """Return what eager callers get as Python numbers: a graph may hold only tensors of unknown value."""
+    return torch.tensor(values, dtype=dtype, device=like[0].device)
+
+
+_register(
+    "percentile(Tensor[] tensors, float q) -> Tensor",
+    lambda tensors, q: _numbers(tensors, percentile(tensors, q), torch.float64),
+    lambda tensors, q: tensors[0].new_empty((), dtype=torch.float64),
+)
+_register(
+    "kth_value(Tensor[] tensors, int k) -> Tensor",
+    lambda tensors, k: _numbers(tensors, kth_value(tensors, k), torch.float64),
+    lambda tensors, k: tensors[0].new_empty((), dtype=torch.float64),
+)
+
+
+def _dampen_(
+    weights: Sequence[Tensor],
+    forget: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    alpha: float,
+    lambda_: float = 1.0,
+) -> Tensor:
+    return _numbers(weights, dampen_(weights, forget, reference, alpha, lambda_), torch.int64)
+
+
+_register(
+    "dampen_(Tensor(a!)[] weights, Tensor[] forget, Tensor[] reference, float alpha, float lambda_=1.0) -> Tensor",
+    _dampen_,
+    lambda weights, *_: weights[0].new_empty(len(weights), dtype=torch.int64),
+)
+
+
+def _scores(weights: Sequence[Tensor], gradients: Sequence[Tensor], h: int | None = None) -> list[Tensor]:
+    """Return the shapes of `channel_scores`."""
+    pairs = zip(weights, gradients, strict=True)
+    dtypes = [torch.promote_types(torch.promote_types(w.dtype, g.dtype), torch.float32) for w, g in pairs]
+    rows = [len(w) if w.dim() else 1 for w in weights]
+    return [w.new_empty(n, dtype=dtype) for w, n, dtype in zip(weights, rows, dtypes, strict=True)]
+
+
+_register(
+    "channel_scores(Tensor[] weights, Tensor[] gradients, int? h=None) -> Tensor[]", channel_scores, _scores
 )
