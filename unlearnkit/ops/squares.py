@@ -74,8 +74,7 @@ def square_sum_(
     if x.numel() == 0 or g.numel() == 0 or total.numel() == 0:
         return total
     run = _square_sum.on(x.device)
-    workspace = workspace or Workspace()
-    if run is None or not _run(run, total, x, g, geometry, workspace, torch.get_num_threads()):
+    if run is None or not _run(run, total, x, g, geometry, workspace or Workspace()):
         _add_sample_by_sample(total, x, g, geometry)
     return total
 
@@ -109,7 +108,7 @@ def _run(
     g: Tensor,
     geometry: _Geometry,
     workspace: Workspace,
-    threads: int,
+    threads: int | None = None,
 ) -> bool:
     """Run the compiled kernel; False where the problem is too large for it."""
     stride, padding, dilation, groups = geometry
@@ -131,7 +130,8 @@ def _run(
     if size < 0:
         return False
     scratch = workspace.take("square_sum", (size // x.element_size(),), x)
-    run(problem, x.data_ptr(), g.data_ptr(), total.data_ptr(), *dtypes, scratch.data_ptr(), threads)
+    run(problem, x.data_ptr(), g.data_ptr(), total.data_ptr(), *dtypes, scratch.data_ptr(),
+        threads or torch.get_num_threads())  # fmt: skip
     return True
 
 
