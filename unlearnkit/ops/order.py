@@ -118,7 +118,8 @@ def _by_partition(parts: list[Tensor], k: int, quantile: float) -> tuple[int, fl
 
 
 def _check(run: Callable[..., Any], device: torch.device) -> bool:
-    values = torch.tensor([3.0, -1.0, 0.5, math.nan, 2.0, math.inf, -0.0, 7.0], device=device)
+    numbers = [3.0, -1.0, 0.5, math.nan, 2.0, math.inf, -0.0, 7.0]
+    values = torch.tensor(numbers, dtype=torch.float32, device=device)
     other = torch.tensor([1.25, -8.0], dtype=torch.float64, device=device)
     single = run(addresses([values]), [8], [0], False, 0, 0.5, _one(device))
     double = run(addresses([values, other]), [8, 2], [0, 1], True, 8, 0.0, _one(device))
