@@ -3,11 +3,14 @@
 #
 #   make test PYTEST_ARGS='-k layers'    hands arguments to pytest
 #   make bench DATA=DIR                  repeats the studies too, on the data sets in DIR
+#   make bench RESULTS=/tmp/quick BENCH_ARGS='--scale tiny --rounds 1'    a quick look, kept apart
 #   make test PYTHON=python3.12          chooses the interpreter (3.11 or newer)
 
 PYTHON = python3 python3.13 python3.12 python3.11
 PYTEST_ARGS =
 DATA =
+BENCH_ARGS =
+RESULTS = benchmarks/results/cpu
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -15,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 EDITABLE = $(PIP) --no-build-isolation --editable
 SOURCES = pyproject.toml setup.py $(wildcard csrc/* csrc/*/*)
 
-.PHONY: help demo test lint bench wheel sanitize clean
+.PHONY: help demo test lint bench plot wheel sanitize clean
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
 
@@ -30,11 +33,16 @@ lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.bench ## time the Fisher beside its peers; DATA=DIR repeats the studies too, an hour
-	$(BIN)/python benchmarks/fisher.py --out benchmarks/results/cpu/fisher_resnet18.json
+bench: $(VENV)/.bench ## time the Fisher beside its peers, half an hour; DATA=DIR repeats the studies too
+	$(BIN)/python benchmarks/fisher.py --out $(RESULTS)/fisher.json $(BENCH_ARGS)
+	$(BIN)/python benchmarks/fisher.py --sweep --rounds 3 --out $(RESULTS)/sweep.json $(BENCH_ARGS)
+	$(BIN)/python -m pytest -q benchmarks/test_kernels.py --benchmark-json=$(RESULTS)/kernels.json
 	@if [ -n "$(DATA)" ]; then set -e; for study in assd_defaults data_free; do \
 	    $(BIN)/python benchmarks/$$study.py --data "$(DATA)"; done; \
 	fi
+
+plot: $(VENV)/.demo ## draw docs/fisher.png from what make bench has measured
+	$(BIN)/python benchmarks/plot.py $(RESULTS)/sweep.json --out docs/fisher.png
 
 wheel: $(VENV)/.dev ## build the source distribution and the wheel into dist/
 	$(BIN)/python -m build --no-isolation

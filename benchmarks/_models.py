@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from _data import Data
@@ -47,47 +47,6 @@ def mlp(inputs: int, classes: int, width: int = 100, depth: int = 3) -> nn.Modul
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut (He et al., 2016, figure 5 left)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        # modules, two of them: BackPACK, a peer in the benchmark, wants it so
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
-        y = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(y)) + self.shortcut(x))
-
-
-def resnet18(classes: int = 10) -> nn.Module:
-    """ResNet-18 with the CIFAR stem (3 x 3, no pooling); 11,173,962 weights for 10 classes."""
-    net = nn.Sequential()
-    net.add_module("conv1", nn.Conv2d(3, 64, 3, padding=1, bias=False))
-    net.add_module("bn1", nn.BatchNorm2d(64))
-    net.add_module("relu", nn.ReLU())
-    before = 64
-    for number, width in enumerate((64, 128, 256, 512), start=1):
-        stride = 1 if number == 1 else 2
-        blocks = BasicBlock(before, width, stride), BasicBlock(width, width, 1)
-        net.add_module(f"layer{number}", nn.Sequential(*blocks))
-        before = width
-    net.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    net.add_module("flatten", nn.Flatten())
-    net.add_module("fc", nn.Linear(512, classes))
-    return net
 
 
 def train(

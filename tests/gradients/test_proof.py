@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearnkit.data import evaluating
+from unlearnkit.data import cross_entropy, evaluating
 from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError
 from unlearnkit.gradients import SquareSums
-from unlearnkit.gradients._proof import announce, disagreeing, squares
+from unlearnkit.gradients._proof import announce, disagreeing, squares, unproved
 from unlearnkit.gradients._routes import routes
+from unlearnkit.gradients.reference import looped
 
 
 class Net(nn.Module):
@@ -130,11 +131,29 @@ def test_counting_calls_is_allowed():
     assert not run(count).fallback
 
 
-def test_squares_of_rows():
-    rows = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, -4.0])}]
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float32)],
+)
+def test_squares_of_rows(dtype, kept):
+    rows = [{"a": torch.tensor(row, dtype=dtype)} for row in ([1.0, 2.0], [3.0, -4.0])]
     found = squares(iter(rows))
-    assert found["a"].dtype == torch.float64
+    assert found["a"].dtype == kept
     assert found["a"].tolist() == [10, 20]
+
+
+@pytest.mark.parametrize(("alone", "found"), [(1.01, []), (1.1, ["weight", "bias"])])
+def test_autograd_on_the_same_batch_decides_where_samples_alone_are_missed_by_little(alone, found):
+    """As they are where the rounding of a batch turns ReLUs on that are off for a sample alone."""
+    model, batch = nn.Linear(3, 4), (torch.randn(2, 3), torch.tensor([0, 1]))
+    parameters = dict(model.named_parameters())
+    exact = squares(looped(model, cross_entropy, batch, parameters))
+    truth = {name: alone * value for name, value in exact.items()}
+    assert disagreeing(exact, truth, parameters) == ["weight", "bias"]
+    assert unproved(model, cross_entropy, batch, exact, truth, parameters) == found
+    # what autograd on the batch does not confirm is not believed, however near
+    near = {name: 1.005 * value for name, value in exact.items()}
+    assert unproved(model, cross_entropy, batch, near, exact, parameters) == ["weight", "bias"]
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-8), (torch.float64, 1e-15)])

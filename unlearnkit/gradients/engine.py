@@ -21,12 +21,12 @@ from unlearnkit.gradients._chain import Owner, is_dense
 from unlearnkit.gradients._ledger import Ledger
 from unlearnkit.gradients._proof import (
     announce,
-    disagreeing,
     refuse_batch_statistics,
     refuse_company,
     refuse_mixing,
     refuse_random,
     squares,
+    unproved,
     vmap_agrees,
 )
 from unlearnkit.gradients._use import Broadcast
@@ -277,7 +277,7 @@ class SquareSums:
         if len(losses) > 1:
             refuse_mixing(self.model, self.loss, batch, losses, few)
         truth = squares(looped(self.model, self.loss, few, self.parameters))
-        wrong = disagreeing(self._observed_sums(few), truth, self.parameters)
+        wrong = unproved(self.model, self.loss, few, self._observed_sums(few), truth, self.parameters)
         self._send(dict.fromkeys(wrong, "the fast way disagrees with autograd"), restart=False)
         own = {name: self.parameters[name] for name in self.fallback}
         self._vmap_works = bool(own) and vmap_agrees(self.model, self.loss, few, truth, own)
@@ -297,7 +297,7 @@ class SquareSums:
             parts += [torch.zeros_like(gradient)] * (turn - len(parts))
             parts.append(gradient)
 
-        totals = zeros(self.parameters)
+        totals = {name: torch.zeros_like(upcast(p.detach())) for name, p in self.parameters.items()}
         ledger = Ledger(self.parameters, totals, self._workspace, set())
         plan, lost = (len(self.fallback), len(self._shared)), {}
         try:

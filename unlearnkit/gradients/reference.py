@@ -141,6 +141,27 @@ def looped(model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters) -
         }
 
 
+def in_company(
+    model: nn.Module, loss: Loss, batch: Batch, parameters: Parameters
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients of one sample's loss after the other, all samples running together.
+
+    Raises
+    ------
+    DataError
+        As :func:`per_sample_losses`.
+    """
+    tensors = list(parameters.values())
+    with StraightBatchNorm():
+        losses = per_sample_losses(model, loss, batch)
+    for one in losses:
+        found = torch.autograd.grad(one, tensors, allow_unused=True, retain_graph=True)
+        yield {
+            name: torch.zeros_like(tensor) if gradient is None else gradient
+            for (name, tensor), gradient in zip(parameters.items(), found, strict=True)
+        }
+
+
 def _by_backward(total: Tensor, tensors: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
     kept = [tensor.grad for tensor in tensors]
     try:
