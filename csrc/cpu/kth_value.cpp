@@ -69,16 +69,15 @@ struct Selection {
   // How many keys with the prefix have each digit after it.
   Sizes count() {
     Sizes counts(digits);
-    std::vector<std::uint32_t> tables;
+    std::vector<std::uint32_t> all;
     for (std::size_t begin = 0; begin < pieces.size(); begin += round_of) {
-      tables.assign(threads * table_size, 0);
+      all.assign(threads * tables * table_size, 0);
       walk(begin, std::min<std::size_t>(pieces.size(), begin + round_of),
            [&](Source source, const void* values, std::int64_t n, int thread, std::uint64_t& least) {
-             std::uint32_t* table = tables.data() + thread * table_size;
+             std::uint32_t* table = all.data() + thread * tables * table_size;
              UNLEARNKIT_DISPATCH(tally, source, values, n, prefix, table, least);
            });
-      for (const std::uint32_t* table = tables.data(); table != tables.data() + tables.size();
-           table += table_size / 2)
+      for (const std::uint32_t* table = all.data(); table != all.data() + all.size(); table += table_size)
         for (std::int64_t digit = 0; digit < digits; ++digit) counts[digit] += table[digit];
     }
     if (prefix.bits == 0)

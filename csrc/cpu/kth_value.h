@@ -19,9 +19,11 @@ struct Prefix {
   int bits;
 };
 
-constexpr std::int64_t table_size = 2 * (digits + 16);  // two tables, since one makes equal digits in a row wait
+// Four tables, since in one a digit waits for its like before it; the last place of each takes what is not counted.
+constexpr int tables = 4;
+constexpr std::int64_t table_size = digits + 16;
 
-// Counts the digit that follows the prefix; with a prefix, also lowers `next` to the least key beyond it.
+// Counts the digit that follows the prefix in one of the tables; with a prefix, also lowers `next` to the least key beyond it.
 UNLEARNKIT_EACH_ISA(void tally(Source source, const void* values, std::int64_t n, Prefix prefix,
                                std::uint32_t* table, std::uint64_t& next);
                     // Appends the keys to `out`, which has room for them, and lowers `next` likewise.

@@ -88,6 +88,7 @@ double sum_above(const typename Of<T>::Bits* row, std::int64_t n, typename Of<T>
   return total(even);
 }
 
+// The row is filled up to a multiple of filter_block.
 template <class B>
 std::int64_t count_above(const B* row, std::int64_t n, B bound) {
   constexpr std::int64_t most = 1 << 30;  // in a count as wide as an element, for the sake of vectors
@@ -100,6 +101,17 @@ std::int64_t count_above(const B* row, std::int64_t n, B bound) {
   }
   return all;
 }
+
+#if defined(__AVX512F__)
+template <>
+std::int64_t count_above(const std::int32_t* row, std::int64_t n, std::int32_t bound) {
+  const __m512i bounds = _mm512_set1_epi32(bound);
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < n; i += filter_block)
+    count += __builtin_popcount(_mm512_cmpgt_epi32_mask(_mm512_loadu_si512(row + i), bounds));
+  return count;
+}
+#endif
 
 // Writes what is above the bound to `kept`, which has room for n + block; returns how many that are.
 template <class T>
@@ -151,19 +163,23 @@ struct Top {
   double sum;
 };
 
+// All of the row is above `low`; `near` may be close to what is sought.
 template <class T>
-Top<T> top_of(const typename Of<T>::Bits* row, std::int64_t n, std::int64_t h) {
+Top<T> top_of(const typename Of<T>::Bits* row, std::int64_t n, std::int64_t h, typename Of<T>::Bits low,
+              typename Of<T>::Bits near) {
   using B = typename Of<T>::Bits;
   using U = typename Of<T>::Unsigned;
   B high = 0;
   for (std::int64_t i = 0; i < n; ++i) high = row[i] > high ? row[i] : high;
   // `below` >= h are above `low`, and `above` < h above `high`
-  B low = -1, step = Of<T>::step;
+  B step = Of<T>::step;
   std::int64_t below = n, above = 0;
   int steps = 0;
   for (U width; (width = static_cast<U>(high) - static_cast<U>(low)) > 1 && below > h; ++steps) {
     U part = width / 2;  // every third step, which bounds their number
-    if (low < 0 && static_cast<U>(step) < width) {
+    if (steps == 0 && low < near && near < high) {
+      part = static_cast<U>(near) - static_cast<U>(low);
+    } else if (low < 0 && static_cast<U>(step) < width) {
       part = width - step;  // from the top in growing steps
       step = step < Of<T>::magnitude / 2 ? 2 * step : step;
     } else if (steps % 3) {  // as if the values were spread evenly
@@ -197,8 +213,12 @@ double sum_top(const T* w, const T* g, std::int64_t n, std::int64_t h, Guess<T>&
                typename Of<T>::Bits* kept) {
   std::int64_t size = filter(w, g, n, guess.bound, kept);
   const bool was_right = size >= h;
-  if (!was_right) size = filter<T>(w, g, n, -1, kept);
-  const Top<T> top = top_of<T>(kept, size, h);
+  if (!was_right) {
+    guess.bound = -1;
+    size = filter(w, g, n, guess.bound, kept);
+  }
+  for (int j = 0; j < filter_block; ++j) kept[size + j] = -1;
+  const Top<T> top = top_of<T>(kept, size, h, guess.bound, guess.bound < 0 ? -1 : guess.bound + guess.margin);
   guess.learn(top.least, was_right);
   return top.sum;
 }

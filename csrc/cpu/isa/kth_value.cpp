@@ -42,16 +42,21 @@ constexpr int width = 8 * sizeof(typename S::Key);
 
 template <class S>
 void tally_first(const typename S::Value* x, std::int64_t n, std::uint32_t* table) {
-  std::uint32_t* const other = table + digits + 16;
+  constexpr int shift = width<S> - digit_bits;
   std::int64_t i = 0;
-  for (; i + 2 <= n; i += 2) {
-    ++table[S::key(x + i) >> (width<S> - digit_bits)];
-    ++other[S::key(x + i + 1) >> (width<S> - digit_bits)];
+  for (; i + block <= n; i += block) {
+    std::uint32_t found[block], differ = 0;
+    for (int j = 0; j < block; ++j) found[j] = static_cast<std::uint32_t>(S::key(x + i + j) >> shift);
+    for (int j = 1; j < block; ++j) differ |= found[j] ^ found[0];
+    if (differ)
+      for (int j = 0; j < block; ++j) ++table[j % tables * table_size + found[j]];
+    else  // a run of equal values would make each wait for the one before
+      table[found[0]] += block;
   }
-  if (i < n) ++table[S::key(x + i) >> (width<S> - digit_bits)];
+  for (; i < n; ++i) ++table[S::key(x + i) >> shift];
 }
 
-// Calls found(j, key) for all of a block in which a key has the prefix; lowers `next`.
+// Calls found(j, key, has_prefix, times) for all of a block in which a key has the prefix; lowers `next`.
 template <class S, class Found>
 inline void scan(const typename S::Value* x, std::int64_t n, Prefix prefix, std::uint64_t& next,
                  const Found& found) {
@@ -61,21 +66,25 @@ inline void scan(const typename S::Value* x, std::int64_t n, Prefix prefix, std:
   Key least = ~Key{0};
   const auto look = [&](std::int64_t begin, int count) {
     int any = 0;
+    const Key first = S::key(x + begin);
+    Key differ = 0;
     for (int j = 0; j < count; ++j) {
       const Key key = S::key(x + begin + j);
       any |= (key >> rest) == wanted;
+      differ |= key ^ first;
       const Key beyond = key > last ? key : ~Key{0};
       least = beyond < least ? beyond : least;
     }
-    if (any)
+    if (any && !differ) found(0, first, true, count);
+    if (any && differ)
       for (int j = 0; j < count; ++j) {
         const Key key = S::key(x + begin + j);
-        found(j, key, (key >> rest) == wanted);
+        found(j, key, (key >> rest) == wanted, 1);
       }
   };
   std::int64_t i = 0;
   for (; i + block <= n; i += block) look(i, block);
-  look(i, static_cast<int>(n - i));
+  if (i < n) look(i, static_cast<int>(n - i));
   if (least != ~Key{0} && least < next) next = least;
 }
 
@@ -85,9 +94,9 @@ void tally_typed(const void* values, std::int64_t n, Prefix prefix, std::uint32_
   auto* x = static_cast<const typename S::Value*>(values);
   if (prefix.bits == 0) return tally_first<S>(x, n, table);
   const int shift = width<S> - prefix.bits - digit_bits;
-  scan<S>(x, n, prefix, next, [&](int j, Key key, bool has_prefix) {
+  scan<S>(x, n, prefix, next, [&](int j, Key key, bool has_prefix, int times) {
     const Key digit = (key >> shift) & (digits - 1);
-    ++table[(j % 2) * (digits + 16) + (has_prefix ? digit : static_cast<Key>(digits))];  // the last is waste
+    table[j % tables * table_size + (has_prefix ? digit : static_cast<Key>(digits))] += times;
   });
 }
 
@@ -99,8 +108,9 @@ std::int64_t gather_typed(const void* values, std::int64_t n, Prefix prefix, std
   if (prefix.bits == 0)
     for (; size < n; ++size) out[size] = S::key(x + size);
   else
-    scan<S>(x, n, prefix, next, [&](int, typename S::Key key, bool has_prefix) {
-      if (has_prefix) out[size++] = key;
+    scan<S>(x, n, prefix, next, [&](int, typename S::Key key, bool has_prefix, int times) {
+      if (has_prefix)
+        for (int j = 0; j < times; ++j) out[size++] = key;
     });
   return size;
 }
