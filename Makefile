@@ -18,9 +18,9 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 EDITABLE = $(PIP) --no-build-isolation --editable
 SOURCES = pyproject.toml setup.py $(wildcard csrc/* csrc/*/*)
 
-.PHONY: help demo test lint bench plot wheel clean
+.PHONY: help demo test lint bench plot wheel sanitize clean
 help: ## list the targets (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo ## make a model forget, on real data, and show what it did
 	$(BIN)/unlearnkit demo
@@ -46,6 +46,9 @@ plot: $(VENV)/.demo ## draw docs/fisher.png from what make bench has measured
 
 wheel: $(VENV)/.dev ## build the source distribution and the wheel into dist/
 	$(BIN)/python -m build --no-isolation
+
+sanitize: $(VENV)/.dev ## run the operators' tests under GCC's address, behaviour and thread sanitizers
+	.ci/sanitize $(BIN)/python
 
 clean: ## remove all that make has made, .venv too
 	rm -rf $(VENV) build dist *.egg-info unlearnkit/*.so

@@ -5,8 +5,9 @@ The module takes raw pointers and links nothing of torch: one build serves every
 and an isolated build downloads setuptools, pybind11 and ninja alone. A build that fails is a
 warning, since the torch routes compute the same numbers. The environment may set
 
-CXX, CXXFLAGS           the C++ compiler (default c++) and flags to add to ours
+CXX, CXXFLAGS           the C++ compiler (default c++) and flags to add to ours, in linking too
 MAX_JOBS                how many files to compile at once (default: as many as there are cores)
+UNLEARNKIT_OPENMP       0: threads are std::thread (auto, the default: OpenMP where GCC has it)
 UNLEARNKIT_CUDA         what to do with csrc/cuda/*.cu: auto (compile them where nvcc is found and
                         works; the default), 0 (leave them out) or 1 (fail without them)
 UNLEARNKIT_CUDA_ARCHS   default "80;90": one binary each, and PTX of the last for newer devices
@@ -14,6 +15,7 @@ UNLEARNKIT_CUDA_ARCHS   default "80;90": one binary each, and PTX of the last fo
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,6 +39,12 @@ ISAS = {
 }
 
 
+# Each probe is what a part of csrc/ needs of the compiler.
+SUPPORTS = 'bool probe() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512vl"); }'
+# Clang's OpenMP is a library of its own: beside the one that torch brings, its threads would be in the way.
+OPENMP = "#include <omp.h>\n#if defined(__clang__)\n#error\n#endif"
+
+
 def glob(*patterns: str) -> list[str]:
     """List the files of csrc/ that match, relative to the root as setuptools wants them."""
     return sorted(str(path) for pattern in patterns for path in Path("csrc").glob(pattern))
@@ -49,9 +57,17 @@ def find_nvcc() -> str | None:
     return next(filter(None, map(shutil.which, [*names, "nvcc", "/usr/local/cuda/bin/nvcc"])), None)
 
 
+def cuda_archs() -> list[str]:
+    """Read which architectures are asked for, such as 80 or 90a."""
+    archs = os.environ.get("UNLEARNKIT_CUDA_ARCHS", "80;90").split(";")
+    if not all(re.fullmatch(r"\d+[af]?", arch) for arch in archs):
+        sys.exit(f"UNLEARNKIT_CUDA_ARCHS={';'.join(archs)!r} is not known: set it to numbers such as 80;90")
+    return archs
+
+
 def gencode() -> list[str]:
     """Name the architectures to nvcc."""
-    archs = os.environ.get("UNLEARNKIT_CUDA_ARCHS", "80;90").split(";")
+    archs = cuda_archs()
     targets = [(arch, f"sm_{arch}") for arch in archs] + [(archs[-1], f"compute_{archs[-1]}")]
     return [f"-gencode=arch=compute_{arch},code={code}" for arch, code in targets]
 
@@ -77,15 +93,19 @@ class NinjaBuild(build_ext):
             sys.exit("UNLEARNKIT_CUDA=1, but csrc/cuda/ holds nothing to compile: leave it unset")
         if mode == "1" and nvcc is None:
             sys.exit("UNLEARNKIT_CUDA=1 needs nvcc: set CUDA_HOME to the CUDA toolkit's folder")
+        if nvcc is None:
+            found = "nvcc was not found" if sources else "no sources"
+            self.compile(ext, None, "switched off" if mode == "0" else found)
+            return
         try:
             self.compile(ext, nvcc)
         except CompileError as error:
-            if nvcc is None or mode == "1":
+            if mode == "1":
                 raise
             self.warn(f"the CUDA build failed, so unlearnkit is built for the CPU alone: {error}")
-            self.compile(ext, None)
+            self.compile(ext, None, "nvcc failed")
 
-    def compile(self, ext: Extension, nvcc: str | None) -> None:
+    def compile(self, ext: Extension, nvcc: str | None, without_cuda: str = "") -> None:
         """Write build.ninja and run it; the folder's name holds the hash of the flags."""
         import pybind11  # here, so that metadata can be asked for where neither is installed
         from ninja import ninja_syntax
@@ -95,15 +115,15 @@ class NinjaBuild(build_ext):
         if cxx is None:
             raise CompileError(f"no C++ compiler: {compiler} is not on PATH")
         cxxflags = CXXFLAGS + shlex.split(os.environ.get("CXXFLAGS", ""))
-        nvccflags = [*NVCCFLAGS, *gencode()] if nvcc else []
-        if accepts([cxx, "-fopenmp"], "#include <omp.h>"):
-            cxxflags.append("-fopenmp")  # else std::thread
-        probe = 'bool probe() { return __builtin_cpu_supports("x86-64-v4"); }'
-        x86 = all(accepts([cxx, *flags], probe) for flags in ISAS.values())
+        openmp = os.environ.get("UNLEARNKIT_OPENMP") != "0" and accepts([cxx, "-fopenmp"], OPENMP)
+        cxxflags.append("-fopenmp" if openmp else "-pthread")  # which std::thread needs in an old glibc
+        x86 = all(accepts([cxx, *flags], SUPPORTS) for flags in ISAS.values())
         isas = ISAS if x86 else {"portable": []}
         cxxflags.append(f"-DUNLEARNKIT_X86={int(x86)}")
-        key = hashlib.sha256(repr([cxxflags, nvccflags, isas]).encode()).hexdigest()[:8]
-        cxxflags += [f"-DUNLEARNKIT_FLAGS={key}", f"-DUNLEARNKIT_CUDA={int(nvcc is not None)}"]
+        key = hashlib.sha256(repr([cxxflags, isas]).encode()).hexdigest()[:8]
+        archs = ", ".join(f"sm_{arch}" for arch in cuda_archs()) + ", PTX for newer ones"
+        # What build_info() says; to module.cpp alone, so that nothing else is compiled anew.
+        said = {"CUDA": int(nvcc is not None), "CUDA_BUILD": without_cuda or archs, "FLAGS": key}
         ours = f"-I{os.path.abspath('csrc')}"
         headers = [sysconfig.get_path("include"), pybind11.get_include()]
         includes = [ours, *(f"-isystem{path}" for path in headers)]
@@ -124,7 +144,7 @@ class NinjaBuild(build_ext):
             deps = {"depfile": "$out.d", "deps": "gcc"}
             rule("cpp", [cxx, *cxxflags, *includes], " $extra -MMD -MF $out.d -c $in -o $out", **deps)
             if nvcc:
-                command = [nvcc, *nvccflags, f"-ccbin={cxx}", ours]
+                command = [nvcc, *NVCCFLAGS, *gencode(), f"-ccbin={cxx}", ours]
                 rule("cu", command, " -MD -MF $out.d -c $in -o $out", **deps)
             rule("link", link, " $in -o $out")
             objects = []
@@ -132,10 +152,15 @@ class NinjaBuild(build_ext):
                 suffix = source.rpartition(".")[2]
                 if suffix == "cu" and not nvcc:
                     continue
-                for isa in isas if Path(source).parent.name == "isa" else [""]:
-                    flags = {"extra": shlex.join([f"-DUNLEARNKIT_ISA={isa}", *isas[isa]])} if isa else {}
-                    target = f"{source}.{isa}.o"
-                    objects += ninja.build(target, suffix, os.path.abspath(source), variables=flags)
+                extras = {"": []}
+                if Path(source).parent.name == "isa":
+                    extras = {isa: [f"-DUNLEARNKIT_ISA={isa}", *flags] for isa, flags in isas.items()}
+                elif Path(source).name == "module.cpp":
+                    extras[""] = [f"-DUNLEARNKIT_{name}={value}" for name, value in said.items()]
+                for name, flags in extras.items():
+                    extra = {"extra": ninja_syntax.escape(shlex.join(flags))}
+                    path = os.path.abspath(source)
+                    objects += ninja.build(f"{source}.{name}.o", suffix, path, variables=extra)
             ninja.build("_C.so", "link", objects)
 
         run = [sys.executable, "-m", "ninja", "-C", str(folder)]

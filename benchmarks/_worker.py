@@ -105,9 +105,9 @@ class Worker:
             "first_call_seconds": first,
         }
         if self.way.startswith("unlearnkit"):
-            from unlearnkit.ops import _native
+            from unlearnkit import ops
 
-            answer["kernels"] = _native.state(self.batch[0].device)
+            answer["kernels"] = ops.kernel_states(self.batch[0].device)
             answer["warnings"] = sorted({str(one.message).splitlines()[0][:300] for one in said})
         return answer | self.check()
 

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 namespace unlearnkit {
@@ -37,5 +38,16 @@ void plane_sums_cpu(Address x, Address g, Address center, Address scale, Address
 // Of x and g [samples, count, size], rows of which are normalised: products and sums [samples, size].
 void row_sums_cpu(Address x, Address g, Address products, Address sums, Dtype, std::int64_t samples,
                   std::int64_t count, std::int64_t size, double eps, bool is_centered, int threads);
+
+// Lists of tensors: an address, a size and a dtype each.
+void channel_scores_cpu(const Addresses& weights, const Addresses& gradients, const Addresses& out,
+                        const Sizes& rows, const Sizes& lengths, const Sizes& h, const std::vector<int>& dtypes,
+                        int threads);
+Sizes dampen_cpu(const Addresses& weights, const Addresses& forget, const Addresses& reference,
+                 const Sizes& sizes, const std::vector<int>& weight_dtypes,
+                 const std::vector<int>& importance_dtypes, double alpha, double lambda, int threads);
+std::tuple<std::int64_t, double, double> kth_value_cpu(const Addresses& addresses, const Sizes& sizes,
+                                                       const std::vector<int>& dtypes, bool is_double,
+                                                       std::int64_t k, double quantile, int threads);
 
 }  // namespace unlearnkit

@@ -6,7 +6,7 @@
 #include "cpu/isa.h"
 #include "kernels.h"
 
-#define TEXT_OF(token) #token
+#define TEXT_OF(...) #__VA_ARGS__
 #define TEXT(macro) TEXT_OF(macro)
 
 namespace py = pybind11;
@@ -33,6 +33,7 @@ py::dict build_info() {
 #endif
   info["isa"] = isa_names[static_cast<int>(isa())];
   info["cuda"] = UNLEARNKIT_CUDA != 0;
+  info["cuda_build"] = TEXT(UNLEARNKIT_CUDA_BUILD);
   info["flags"] = TEXT(UNLEARNKIT_FLAGS);
   return info;
 }
@@ -58,5 +59,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("square_sum_cpu", &square_sum_cpu, unlocked);
   m.def("plane_sums_cpu", &plane_sums_cpu, unlocked);
   m.def("row_sums_cpu", &row_sums_cpu, unlocked);
+  m.def("channel_scores_cpu", &channel_scores_cpu, unlocked);
+  m.def("dampen_cpu", &dampen_cpu, unlocked);
+  m.def("kth_value_cpu", &kth_value_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
 }

@@ -32,4 +32,4 @@ def test_show_config_prints_it_all(capsys):
     for section, rows in config.configuration().items():
         assert section in text
         for name, value in rows.items():
-            assert f"  {name:<14}{value}\n" in text
+            assert f"  {name:<15}{value}\n" in text

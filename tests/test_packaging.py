@@ -5,11 +5,13 @@ import ctypes
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -20,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
 BUILD = [Requirement(line).name for line in PYPROJECT["build-system"]["requires"]]
@@ -134,9 +135,18 @@ def small(tree):
     shutil.rmtree(tree / "csrc")
     for folder in ("cpu", "cuda"):
         (tree / "csrc" / folder).mkdir(parents=True)
-    visible = '__attribute__((visibility("default")))'
-    text = f'extern "C" {visible} int cuda() {{ return UNLEARNKIT_CUDA; }}'
-    (tree / "csrc" / "module.cpp").write_text(text)
+    (tree / "csrc" / "module.cpp").write_text("""
+#define VISIBLE extern "C" __attribute__((visibility("default")))
+#define TEXT_OF(...) #__VA_ARGS__
+#define TEXT(macro) TEXT_OF(macro)
+#if !defined(_OPENMP)
+#define _OPENMP 0
+#endif
+VISIBLE int cuda() { return UNLEARNKIT_CUDA; }
+VISIBLE const char* cuda_build() { return TEXT(UNLEARNKIT_CUDA_BUILD); }
+VISIBLE int openmp() { return _OPENMP != 0; }
+VISIBLE int x86() { return UNLEARNKIT_X86; }
+""")
     return tree
 
 
@@ -147,9 +157,54 @@ def with_cuda(small):
     return small
 
 
-def has_cuda(wheel):
-    zipfile.ZipFile(wheel).extractall(wheel.parent)
-    return ctypes.CDLL(wheel.parent / compiled(wheel)).cuda() == 1
+def facts(wheel):
+    """Unpack a wheel of `small` and read what its module was told."""
+    folder = Path(tempfile.mkdtemp(dir=wheel.parent.parent))  # never again a path that was loaded from
+    zipfile.ZipFile(wheel).extractall(folder)
+    module = ctypes.CDLL(folder / compiled(wheel))
+    module.cuda_build.restype = ctypes.c_char_p
+    found = {name: getattr(module, name)() for name in ("cuda", "cuda_build", "openmp", "x86")}
+    return found | {"cuda_build": found["cuda_build"].decode()}
+
+
+def refusing(flag, folder):
+    """Make a C++ compiler that does not know a flag."""
+    script = folder / "refusing"
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *{flag}*) exit 1;; esac\nexec {os.environ.get("CXX", "c++")} "$@"\n'
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+def is_gcc():
+    version = [os.environ.get("CXX", "c++"), "--version"]
+    return "Free Software Foundation" in subprocess.run(version, capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not is_gcc(), reason="needs GCC on x86-64")
+def test_kernels_are_compiled_once_for_each_instruction_set(small):
+    isas = small / "csrc" / "cpu" / "isa"
+    isas.mkdir()
+    (isas / "kernel.cpp").write_text("namespace UNLEARNKIT_ISA { int vector_bytes() { return 0; } }")
+    wheel, output = build(small)
+    assert facts(wheel)["x86"] == facts(wheel)["openmp"] == 1
+    flags = [line.partition("-DUNLEARNKIT_ISA=")[2].split(" -MMD")[0] for line in output.splitlines()
+             if "kernel.cpp" in line and " -c " in line]  # fmt: skip
+    assert sorted(flags) == [
+        "portable", "v3 -march=x86-64-v3", "v4 -march=x86-64-v4 -mprefer-vector-width=512"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "lacks"), [("-fopenmp", "openmp"), ("-march=", "x86")])
+def test_a_compiler_that_lacks_something_builds_without_it(small, tmp_path, flag, lacks):
+    whole = facts(build(small)[0])
+    shutil.rmtree(small / "dist")
+    assert facts(build(small, CXX=refusing(flag, tmp_path))[0]) == whole | {lacks: 0}
+
+
+def test_openmp_can_be_switched_off(small):
+    assert facts(build(small, UNLEARNKIT_OPENMP="0")[0])["openmp"] == 0
 
 
 def test_a_second_build_compiles_what_has_changed(small):
@@ -172,13 +227,20 @@ def broken_nvcc(folder):
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 def test_cuda_sources_are_built_where_nvcc_is(with_cuda):
-    assert has_cuda(build(with_cuda, UNLEARNKIT_CUDA="1")[0])
+    found = facts(build(with_cuda, UNLEARNKIT_CUDA="1", UNLEARNKIT_CUDA_ARCHS="80")[0])
+    assert (found["cuda"], found["cuda_build"]) == (1, "sm_80, PTX for newer ones")
 
 
 def test_a_failing_nvcc_leaves_a_build_for_the_cpu(with_cuda, tmp_path):
     wheel, output = build(with_cuda, CUDA_HOME=broken_nvcc(tmp_path))
     assert "the CUDA build failed" in output
-    assert not has_cuda(wheel)
+    found = facts(wheel)
+    assert (found["cuda"], found["cuda_build"]) == (0, "nvcc failed")
+
+
+def test_cuda_can_be_switched_off(with_cuda):
+    found = facts(build(with_cuda, UNLEARNKIT_CUDA="0")[0])
+    assert (found["cuda"], found["cuda_build"]) == (0, "switched off")
 
 
 def test_cuda_that_is_insisted_on_fails_loudly(with_cuda, tmp_path):
@@ -189,14 +251,15 @@ def test_cuda_that_is_insisted_on_fails_loudly(with_cuda, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("settings", "message"),
     [
-        ("yes", "UNLEARNKIT_CUDA='yes' is not known: set it to auto, 0 or 1"),
-        ("1", "UNLEARNKIT_CUDA=1, but csrc/cuda/ holds nothing to compile"),
+        ({"UNLEARNKIT_CUDA": "yes"}, "UNLEARNKIT_CUDA='yes' is not known: set it to auto, 0 or 1"),
+        ({"UNLEARNKIT_CUDA": "1"}, "UNLEARNKIT_CUDA=1, but csrc/cuda/ holds nothing to compile"),
+        ({"UNLEARNKIT_CUDA_ARCHS": "80,90"}, "UNLEARNKIT_CUDA_ARCHS='80,90' is not known: set it to numbers"),
     ],
 )
-def test_a_switch_for_cuda_that_cannot_be_met_is_an_error(small, value, message):
-    made, output = build(small, UNLEARNKIT_CUDA=value)
+def test_a_switch_for_cuda_that_cannot_be_met_is_an_error(small, settings, message):
+    made, output = build(small, **settings)
     assert made is None
     assert message in output
 

@@ -18,8 +18,8 @@ def configuration() -> dict[str, dict[str, str]]:
     Returns
     -------
     dict
-        ``versions`` by name, ``kernels`` (how the compiled module was built, or only that it is
-        absent) and ``devices`` by torch's name for them.
+        ``versions`` by name, ``kernels`` (how the compiled module was built, or why there is none; then of
+        each kernel, by device, whether it is in use, or why not) and ``devices`` by torch's name for them.
 
     Examples
     --------
@@ -28,7 +28,10 @@ def configuration() -> dict[str, dict[str, str]]:
     """
     versions = {"python": f"{platform.python_version()}, {platform.platform()}"}
     versions |= {name: _version(name) for name in PACKAGES}
-    kernels = {name: str(value) for name, value in ops.build_info().items()}
+    kernels = {"backend": ops.backend()}
+    kernels |= {name: str(value) for name, value in ops.build_info().items()}
+    for name, states in _kernel_states().items():
+        kernels[name] = ", ".join(f"{device}: {state}" for device, state in states.items())
     threads = f"{os.cpu_count()} cores, of which torch uses {torch.get_num_threads()}"
     devices = {"cpu": f"{platform.machine()}, {threads}"}
     for index in range(torch.cuda.device_count()):
@@ -45,7 +48,13 @@ def show_config() -> None:
     for section, rows in configuration().items():
         print(section)
         for name, value in rows.items():
-            print(f"  {name:<14}{value}")
+            print(f"  {name:<15}{value}")
+
+
+def _kernel_states() -> dict[str, dict[str, str]]:
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    found = {device: ops.kernel_states(torch.device(device)) for device in devices}
+    return {name: {device: found[device][name] for device in devices} for name in found["cpu"]}
 
 
 def _version(name: str) -> str:

@@ -70,6 +70,11 @@ def warn(message: str, category: type[UnlearnWarning]) -> None:
     """
     frame: types.FrameType | None = sys._getframe()
     level = 0
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame, level = frame.f_back, level + 1
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(PACKAGE):
+            level += 1
+        elif "importlib" not in name or "_bootstrap" not in name:
+            break  # what lies between two modules in an import counts for nothing, as in warnings.warn
+        frame = frame.f_back
     warnings.warn(message, category, stacklevel=level + 1)

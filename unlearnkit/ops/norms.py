@@ -85,7 +85,7 @@ def _run_planes(
     run: Callable[..., None], x: Tensor, g: Tensor, center: Tensor, scale: Tensor, threads: int
 ) -> tuple[Tensor, Tensor]:
     x, g, center, scale = x.contiguous(), g.contiguous(), center.contiguous(), scale.contiguous()
-    products, sums = x.new_empty(2, *x.shape[:2])
+    products, sums = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
     run(*_addresses(x, g, center, scale, products, sums), DTYPES[x.dtype], *x.shape[:2],
         x.shape[2:].numel(), center.dim() == 1, threads)  # fmt: skip
     return products, sums
@@ -95,7 +95,7 @@ def _run_rows(
     run: Callable[..., None], x: Tensor, g: Tensor, size: int, eps: float, is_centered: bool, threads: int
 ) -> tuple[Tensor, Tensor]:
     x, g = x.contiguous(), g.contiguous()
-    products, sums = x.new_empty(2, len(x), size)
+    products, sums = x.new_empty(len(x), size), x.new_empty(len(x), size)
     run(*_addresses(x, g, products, sums), DTYPES[x.dtype], len(x), x[0].numel() // size, size, eps,
         is_centered, threads)  # fmt: skip
     return products, sums

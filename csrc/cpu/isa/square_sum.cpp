@@ -182,21 +182,23 @@ void run(const SquareSumPlanes& planes) {
 #endif
 
 #if UNLEARNKIT_SHUFFLES
-// One step of a transpose: exchanges the lanes of two rows in which bit S of row and lane differ.
-template <int S, typename Vector, int... J>
-void exchange(Vector& a, Vector& b, std::integer_sequence<int, J...>) {
+// One step of a transpose: exchanges the lanes of two rows in which bit S of row and lane differ. T is given,
+// for a deduced vector type would lose its alignment.
+template <int S, typename T, int... J>
+void exchange(typename Simd<T>::Vector& a, typename Simd<T>::Vector& b, std::integer_sequence<int, J...>) {
   constexpr int lanes = sizeof...(J);
-  const Vector low = __builtin_shufflevector(a, b, (J & S ? lanes + (J ^ S) : J)...);
+  const typename Simd<T>::Vector low = __builtin_shufflevector(a, b, (J & S ? lanes + (J ^ S) : J)...);
   b = __builtin_shufflevector(a, b, (J & S ? lanes + J : J ^ S)...);
   a = low;
 }
 
-template <int S, typename Vector, int lanes>
-void exchange_all(Vector (&rows)[lanes]) {
+template <int S, typename T>
+void exchange_all(typename Simd<T>::Vector (&rows)[Simd<T>::lanes]) {
+  constexpr int lanes = Simd<T>::lanes;
   if constexpr (S < lanes) {
     for (int r = 0; r < lanes; ++r)
-      if (!(r & S)) exchange<S>(rows[r], rows[r | S], std::make_integer_sequence<int, lanes>{});
-    exchange_all<2 * S>(rows);
+      if (!(r & S)) exchange<S, T>(rows[r], rows[r | S], std::make_integer_sequence<int, lanes>{});
+    exchange_all<2 * S, T>(rows);
   }
 }
 #endif
@@ -215,7 +217,7 @@ void run(const TransposeBlock& block) {
         Vector rows[lanes];
         for (int i = 0; i < lanes; ++i)
           rows[i] = Simd<T>::load(from + (r + i) * block.row + c);
-        exchange_all<1>(rows);
+        exchange_all<1, T>(rows);
         for (int i = 0; i < lanes; ++i)
           Simd<T>::at(to + (c + i) * block.width + r) = rows[i];
       }
