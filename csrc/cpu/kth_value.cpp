@@ -26,7 +26,6 @@ struct Selection {
   int threads;
 
   Prefix prefix{0, 0};
-  std::uint64_t next = ~std::uint64_t{0};  // the least key beyond the prefix
 
   int width() const { return is_double ? 64 : 32; }
 
@@ -50,32 +49,30 @@ struct Selection {
     return x + 0.0f;
   }
 
-  // Calls pass(source, values, n, thread, next) for the pieces from begin to end.
+  // Calls pass(source, values, n, thread) for the pieces from begin to end.
   template <class Pass>
-  void walk(std::size_t begin, std::size_t end, const Pass& pass) {
-    std::vector<std::uint64_t> least(threads, next);
+  void walk(std::size_t begin, std::size_t end, const Pass& pass) const {
     parallel_for(end - begin, threads, [&](std::int64_t task, int thread) {
       const auto [tensor, first, last] = pieces[begin + task];
       const bool is_single = dtypes[tensor] == static_cast<int>(Dtype::float32);
-      const Source source = !is_single   ? Source::float64
-                            : is_double  ? Source::float32_as_float64
-                                         : Source::float32;
+      const Source source = !is_single ? Source::float64
+                            : is_double ? Source::float32_as_float64
+                                        : Source::float32;
       const auto* values = reinterpret_cast<const char*>(addresses[tensor]) + first * (is_single ? 4 : 8);
-      pass(source, values, last - first, thread, least[thread]);
+      pass(source, values, last - first, thread);
     });
-    next = *std::min_element(least.begin(), least.end());
   }
 
   // How many keys with the prefix have each digit after it.
-  Sizes count() {
+  Sizes count() const {
     Sizes counts(digits);
     std::vector<std::uint32_t> all;
     for (std::size_t begin = 0; begin < pieces.size(); begin += round_of) {
       all.assign(threads * tables * table_size, 0);
       walk(begin, std::min<std::size_t>(pieces.size(), begin + round_of),
-           [&](Source source, const void* values, std::int64_t n, int thread, std::uint64_t& least) {
+           [&](Source source, const void* values, std::int64_t n, int thread) {
              std::uint32_t* table = all.data() + thread * tables * table_size;
-             UNLEARNKIT_DISPATCH(tally, source, values, n, prefix, table, least);
+             UNLEARNKIT_DISPATCH(tally, source, values, n, prefix, table);
            });
       for (const std::uint32_t* table = all.data(); table != all.data() + all.size(); table += table_size)
         for (std::int64_t digit = 0; digit < digits; ++digit) counts[digit] += table[digit];
@@ -87,12 +84,12 @@ struct Selection {
   }
 
   // The finite keys with the prefix, at most so many, in no order.
-  std::vector<std::uint64_t> keys(std::int64_t most) {
+  std::vector<std::uint64_t> keys(std::int64_t most) const {
     std::vector<std::uint64_t> found(threads * most);
     Sizes sizes(threads);
-    walk(0, pieces.size(), [&](Source source, const void* values, std::int64_t n, int thread, std::uint64_t& least) {
+    walk(0, pieces.size(), [&](Source source, const void* values, std::int64_t n, int thread) {
       std::uint64_t* out = found.data() + thread * most + sizes[thread];
-      sizes[thread] += UNLEARNKIT_DISPATCH(gather, source, values, n, prefix, out, least);
+      sizes[thread] += UNLEARNKIT_DISPATCH(gather, source, values, n, prefix, out);
     });
     auto end = found.begin() + sizes[0];
     for (int thread = 1; thread < threads; ++thread)
@@ -101,6 +98,16 @@ struct Selection {
       end = std::remove_if(found.begin(), end, [&](auto key) { return !is_finite(key >> (width() - digit_bits)); });
     found.erase(end, found.end());
     return found;
+  }
+
+  // The value of the least key above another, or the key's own where that is the last of a finite value.
+  double after(std::uint64_t key) const {
+    std::vector<std::uint64_t> least(threads, ~std::uint64_t{0});
+    walk(0, pieces.size(), [&](Source source, const void* values, std::int64_t n, int thread) {
+      least[thread] = std::min(least[thread], UNLEARNKIT_DISPATCH(least_above, source, values, n, key));
+    });
+    const double next = value(*std::min_element(least.begin(), least.end()));
+    return std::isfinite(next) ? next : value(key);
   }
 };
 
@@ -138,16 +145,11 @@ Found kth_value_cpu(const Addresses& addresses, const Sizes& sizes, const std::v
     left = counts[digit];
     const auto key = [&](std::int64_t last) { return all.prefix.value << digit_bits | static_cast<std::uint64_t>(last); };
     if (all.prefix.bits + digit_bits == all.width()) {
-      std::uint64_t after = key(digit);
-      if (rank + 1 == left) {
-        std::int64_t other = digit + 1;
-        while (other < digits && counts[other] == 0) ++other;
-        after = other < digits ? key(other) : all.next;
-      }
-      const double lower = all.value(key(digit));
-      // beyond the last finite value there may be none, or an infinite one
-      const double upper = all.value(after);
-      return {n, lower, std::isfinite(upper) ? upper : lower};
+      const double found = all.value(key(digit));
+      if (rank + 1 < left) return {n, found, found};
+      std::int64_t other = digit + 1;
+      while (other < digits && counts[other] == 0) ++other;
+      return {n, found, other < digits ? all.value(key(other)) : all.after(key(digit))};
     }
     all.prefix = {key(digit), all.prefix.bits + digit_bits};
   }
@@ -159,9 +161,8 @@ Found kth_value_cpu(const Addresses& addresses, const Sizes& sizes, const std::v
   }
   const auto at = keys.begin() + rank;
   std::nth_element(keys.begin(), at, keys.end());
-  const auto after = std::min_element(at + 1, keys.end());
-  const double lower = all.value(*at), upper = all.value(after != keys.end() ? *after : all.next);
-  return {n, lower, std::isfinite(upper) ? upper : lower};
+  const auto next = std::min_element(at + 1, keys.end());
+  return {n, all.value(*at), next != keys.end() ? all.value(*next) : all.after(*at)};
 }
 
 }  // namespace unlearnkit

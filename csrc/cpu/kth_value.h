@@ -23,11 +23,14 @@ struct Prefix {
 constexpr int tables = 4;
 constexpr std::int64_t table_size = digits + 16;
 
-// Counts the digit that follows the prefix in one of the tables; with a prefix, also lowers `next` to the least key beyond it.
+// Counts the digit that follows the prefix in one of the tables.
 UNLEARNKIT_EACH_ISA(void tally(Source source, const void* values, std::int64_t n, Prefix prefix,
-                               std::uint32_t* table, std::uint64_t& next);
-                    // Appends the keys to `out`, which has room for them, and lowers `next` likewise.
+                               std::uint32_t* table);
+                    // Writes the keys with the prefix to `out`, which has room for them; returns how many.
                     std::int64_t gather(Source source, const void* values, std::int64_t n, Prefix prefix,
-                                        std::uint64_t* out, std::uint64_t& next))
+                                        std::uint64_t* out);
+                    // Returns the least key above another, all ones where there is none.
+                    std::uint64_t least_above(Source source, const void* values, std::int64_t n,
+                                              std::uint64_t key))
 
 }  // namespace unlearnkit

@@ -124,3 +124,10 @@ def test_empty_sets_are_told_apart(digits, model):
         SSD().fit(model, nothing, digits.forget)
     with pytest.raises(DataError, match="forget set is all of the training set"):
         SSD().fit(model, Subset(TensorDataset(*digits.train), range(1000)))
+
+
+def test_an_importance_below_zero_is_refused(digits, model):
+    everything = FisherDiagonal("batch").measure(model, digits.train)
+    everything.sums["7.bias"][3] = -1
+    with pytest.raises(DataError, match=r"importance of 7\.bias is below zero at 1 weights"):
+        SSD(reference=everything).fit(model, digits.forget)
