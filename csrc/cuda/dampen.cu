@@ -85,7 +85,7 @@ __device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, do
   }
 }
 
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 4)
     dampen_kernel(const Weights* table, int tensors, int chunk, double alpha, double lambda, Count* touched) {
   const Weights& row = row_of(table, tensors, blockIdx.x);
   const std::int64_t begin = (blockIdx.x - row.first) * chunk, left = row.size - begin;
