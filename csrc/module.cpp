@@ -42,10 +42,13 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "How this module was built, and for which processor it has chosen.");
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  m.def("channel_scores_cpu", &channel_scores_cpu, no_gil);
+  m.def("dampen_cpu", &dampen_cpu, no_gil);
+  m.def("kth_value_cpu", &kth_value_cpu, no_gil);
 #if UNLEARNKIT_CUDA
-  const py::call_guard<py::gil_scoped_release> free;
-  m.def("channel_scores_cuda", &channel_scores_cuda, free);
-  m.def("dampen_cuda", &dampen_cuda, free);
-  m.def("kth_value_cuda", &kth_value_cuda, free);
+  m.def("channel_scores_cuda", &channel_scores_cuda, no_gil);
+  m.def("dampen_cuda", &dampen_cuda, no_gil);
+  m.def("kth_value_cuda", &kth_value_cuda, no_gil);
 #endif
 }

@@ -147,10 +147,10 @@ __global__ void __launch_bounds__(threads) channels_kernel(const Rows* table, in
 }  // namespace
 
 void channel_scores_cuda(Address table, std::int64_t tensors, std::int64_t blocks, int device, Address stream) {
+  if (blocks == 0) return;
   use_device(device);
-  if (blocks > 0)
-    launch(channels_kernel, static_cast<unsigned>(blocks), threads, 0, stream_at(stream),
-           reinterpret_cast<const Rows*>(table), tensors);
+  launch(channels_kernel, static_cast<unsigned>(blocks), threads, 0, stream_at(stream),
+         reinterpret_cast<const Rows*>(table), static_cast<int>(tensors));
 }
 
 }  // namespace unlearnkit

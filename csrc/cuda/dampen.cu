@@ -18,7 +18,7 @@ constexpr int threads = 256;
 
 struct Weights {  // as ops/_cuda.py writes it
   Address weight, forget, reference;
-  std::int64_t size, weight_dtype, importance_dtype;
+  std::int64_t size, weight_dtype;
   std::int64_t first;  // chunk
 };
 
@@ -58,7 +58,6 @@ __device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, do
   int touched = 0, done = 0;
   if (is_aligned(w) && is_aligned(f) && is_aligned(d)) {
     done = size / 4 * 4;
-#pragma unroll 2
     for (int i = 4 * threadIdx.x; i < done; i += 4 * threads) {
       const auto fs = *reinterpret_cast<const Four<F>*>(f + i), ds = *reinterpret_cast<const Four<F>*>(d + i);
       bool any = false;
@@ -85,14 +84,14 @@ __device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, do
   }
 }
 
-__global__ void __launch_bounds__(threads, 4)
+// F apart, since the divisions of float64 take so many registers that fewer blocks would be at work.
+template <typename F>
+__global__ void __launch_bounds__(threads)
     dampen_kernel(const Weights* table, int tensors, int chunk, double alpha, double lambda, Count* touched) {
   const Weights& row = row_of(table, tensors, blockIdx.x);
   const std::int64_t begin = (blockIdx.x - row.first) * chunk, left = row.size - begin;
   const int size = left < chunk ? static_cast<int>(left) : chunk;
-  const int mine = row.importance_dtype == static_cast<int>(Dtype::float32)
-                       ? dampen_chunk<float>(row, begin, size, alpha, lambda)
-                       : dampen_chunk<double>(row, begin, size, alpha, lambda);
+  const int mine = dampen_chunk<F>(row, begin, size, alpha, lambda);
   // whole numbers: their sum does not depend on the order
   const int sum = __reduce_add_sync(all_lanes, mine);
   if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(touched + (&row - table), static_cast<Count>(sum));
@@ -100,13 +99,14 @@ __global__ void __launch_bounds__(threads, 4)
 
 }  // namespace
 
-void dampen_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks, double alpha,
-                 double lambda, Address touched, int device, Address stream) {
+void dampen_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks,
+                 int importance_dtype, double alpha, double lambda, Address touched, int device,
+                 Address stream) {
+  if (chunks == 0) return;
   use_device(device);
-  if (chunks > 0)
-    launch(dampen_kernel, static_cast<unsigned>(chunks), threads, 0, stream_at(stream),
-           reinterpret_cast<const Weights*>(table), tensors, chunk, alpha, lambda,
-           reinterpret_cast<Count*>(touched));
+  const auto kernel = importance_dtype == static_cast<int>(Dtype::float32) ? dampen_kernel<float> : dampen_kernel<double>;
+  launch(kernel, static_cast<unsigned>(chunks), threads, 0, stream_at(stream), reinterpret_cast<const Weights*>(table),
+         static_cast<int>(tensors), static_cast<int>(chunk), alpha, lambda, reinterpret_cast<Count*>(touched));
 }
 
 }  // namespace unlearnkit

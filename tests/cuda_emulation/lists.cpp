@@ -32,9 +32,12 @@ extern "C" bool channel_scores(Address table, std::int64_t tensors, std::int64_t
   return guarded([&] { channel_scores_cuda(table, tensors, blocks, device, stream); });
 }
 
-extern "C" bool dampen(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks, double alpha,
-                       double lambda, Address touched, int device, Address stream) {
-  return guarded([&] { dampen_cuda(table, tensors, chunk, chunks, alpha, lambda, touched, device, stream); });
+extern "C" bool dampen(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks,
+                       int importance_dtype, double alpha, double lambda, Address touched, int device,
+                       Address stream) {
+  return guarded([&] {
+    dampen_cuda(table, tensors, chunk, chunks, importance_dtype, alpha, lambda, touched, device, stream);
+  });
 }
 
 extern "C" bool kth_value(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks,

@@ -28,7 +28,7 @@ def kernels(emulate):
     sources = [HERE.parents[1] / "csrc" / "cuda" / f"{name}.cu" for name in ("channels", "dampen", "kth_value")]
     library = emulate("lists", *sources, HERE / "lists.cpp")
     library.error.restype = ctypes.c_char_p
-    signatures = {"channel_scores": "aiiia", "dampen": "aiiiddaia", "kth_value": "aiiibidaiia"}
+    signatures = {"channel_scores": "aiiia", "dampen": "aiiiiddaia", "kth_value": "aiiibidaiia"}
     kinds = {"a": ctypes.c_size_t, "i": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
 
     def wrapped(name):

@@ -5,8 +5,23 @@ Each has a definition in torch, and a compiled kernel with the same numbers that
 (``UNLEARNKIT_BACKEND=auto|torch|native``).
 """
 
-from unlearnkit.ops._native import build_info
-from unlearnkit.ops.dampening import dampening_factor, importance_ratio
-from unlearnkit.ops.order import percentile
+import torch
 
-__all__ = ["build_info", "dampening_factor", "importance_ratio", "percentile"]
+from unlearnkit.ops._native import Kernel, build_info
+from unlearnkit.ops.channels import channel_scores
+from unlearnkit.ops.dampening import dampen_, dampening_factor, importance_ratio
+from unlearnkit.ops.order import kth_value, percentile
+
+__all__ = [
+    "build_info",
+    "channel_scores",
+    "dampen_",
+    "dampening_factor",
+    "importance_ratio",
+    "kth_value",
+    "percentile",
+]
+
+# Checked now, so that a kernel which disagrees is said to before anything is computed.
+for _kernel in Kernel.registry.values():
+    _kernel.on(torch.device("cpu"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -37,13 +38,19 @@ def dampen(
     device: torch.device,
 ) -> list[int]:
     """Dampen, and return how many weights of each tensor were multiplied."""
-    first, chunks = _starts([_blocks(size, CHUNK) for size in sizes])
-    # [tensors, 7]
-    table = _table(device, weights, forget, reference, sizes, weight_dtypes, importance_dtypes, first)
-    touched = torch.zeros(len(sizes), dtype=torch.int64, device=device)
-    with _on(device) as where:
-        run(table.data_ptr(), len(sizes), CHUNK, chunks, alpha, lambda_, touched.data_ptr(), *where)
-    return touched.tolist()
+    order = sorted(range(len(sizes)), key=importance_dtypes.__getitem__)
+    touched = torch.zeros(len(sizes), dtype=torch.int64, device=device)  # in that order
+    begin = touched.data_ptr()
+    for dtype, group in groupby(order, key=importance_dtypes.__getitem__):  # one launch each: there is one
+        columns = (weights, forget, reference, sizes, weight_dtypes)
+        chosen = list(zip(*([column[index] for column in columns] for index in group), strict=True))
+        first, chunks = _starts([_blocks(size, CHUNK) for size in chosen[3]])
+        table = _table(device, *chosen, first)  # [tensors, 6]
+        with _on(device) as where:
+            run(table.data_ptr(), len(first), CHUNK, chunks, dtype, alpha, lambda_, begin, *where)
+        begin += 8 * len(first)
+    counts = dict(zip(order, touched.tolist(), strict=True))
+    return [counts[index] for index in range(len(sizes))]
 
 
 def channel_scores(
@@ -63,8 +70,9 @@ def channel_scores(
         for length, dtype in zip(lengths, dtypes, strict=True)
     ]
     first, blocks = _starts([_blocks(count, each) for count, each in zip(rows, rows_of_block, strict=True)])
-    # [tensors, 9]
-    table = _table(device, weights, gradients, out, rows, lengths, h, dtypes, rows_of_block, first)
+    table = _table(
+        device, weights, gradients, out, rows, lengths, h, dtypes, rows_of_block, first
+    )  # [tensors, 9]
     with _on(device) as where:
         run(table.data_ptr(), len(rows), blocks, *where)
 
@@ -81,8 +89,7 @@ def kth_value(
 ) -> tuple[int, float, float]:
     """Return the number of finite values, the wanted one and the one after it."""
     first, chunks = _starts([_blocks(size, CHUNK) for size in sizes])
-    # [tensors, 4]
-    table = _table(device, addresses, sizes, dtypes, first)
+    table = _table(device, addresses, sizes, dtypes, first)  # [tensors, 4]
     workspace = torch.empty(6 + 2048, dtype=torch.int64, device=device)  # Selection in kth_value.cu
     with _on(device) as where:
         problem = (table.data_ptr(), len(sizes), CHUNK, chunks, is_double, k, quantile)
