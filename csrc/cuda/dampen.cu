@@ -50,11 +50,10 @@ __device__ __forceinline__ bool dampened(W& w, F f, F d, F alpha, F lambda) {
 
 // Few weights are selected. Where none of four is, they are neither read nor written.
 template <typename W, typename F>
-__device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, double alpha_, double lambda_) {
+__device__ int dampen_typed(const Weights& row, std::int64_t begin, int size, F alpha, F lambda) {
   W* w = reinterpret_cast<W*>(row.weight) + begin;
   const F* f = reinterpret_cast<const F*>(row.forget) + begin;
   const F* d = reinterpret_cast<const F*>(row.reference) + begin;
-  const F alpha = static_cast<F>(alpha_), lambda = static_cast<F>(lambda_);
   int touched = 0, done = 0;
   if (is_aligned(w) && is_aligned(f) && is_aligned(d)) {
     done = size / 4 * 4;
@@ -75,19 +74,19 @@ __device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, do
 }
 
 template <typename F>
-__device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, double alpha, double lambda) {
+__device__ int dampen_chunk(const Weights& row, std::int64_t begin, int size, F alpha, F lambda) {
   switch (static_cast<Dtype>(row.weight_dtype)) {
-    case Dtype::float32: return dampen_chunk<float, F>(row, begin, size, alpha, lambda);
-    case Dtype::float64: return dampen_chunk<double, F>(row, begin, size, alpha, lambda);
-    case Dtype::float16: return dampen_chunk<__half, F>(row, begin, size, alpha, lambda);
-    default: return dampen_chunk<__nv_bfloat16, F>(row, begin, size, alpha, lambda);
+    case Dtype::float32: return dampen_typed<float>(row, begin, size, alpha, lambda);
+    case Dtype::float64: return dampen_typed<double>(row, begin, size, alpha, lambda);
+    case Dtype::float16: return dampen_typed<__half>(row, begin, size, alpha, lambda);
+    default: return dampen_typed<__nv_bfloat16>(row, begin, size, alpha, lambda);
   }
 }
 
 // F apart, since the divisions of float64 take so many registers that fewer blocks would be at work.
 template <typename F>
 __global__ void __launch_bounds__(threads)
-    dampen_kernel(const Weights* table, int tensors, int chunk, double alpha, double lambda, Count* touched) {
+    dampen_kernel(const Weights* table, int tensors, int chunk, F alpha, F lambda, Count* touched) {
   const Weights& row = row_of(table, tensors, blockIdx.x);
   const std::int64_t begin = (blockIdx.x - row.first) * chunk, left = row.size - begin;
   const int size = left < chunk ? static_cast<int>(left) : chunk;
@@ -104,9 +103,12 @@ void dampen_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::i
                  Address stream) {
   if (chunks == 0) return;
   use_device(device);
-  const auto kernel = importance_dtype == static_cast<int>(Dtype::float32) ? dampen_kernel<float> : dampen_kernel<double>;
-  launch(kernel, static_cast<unsigned>(chunks), threads, 0, stream_at(stream), reinterpret_cast<const Weights*>(table),
-         static_cast<int>(tensors), static_cast<int>(chunk), alpha, lambda, reinterpret_cast<Count*>(touched));
+  const auto start = [&](auto kernel) {
+    launch(kernel, static_cast<unsigned>(chunks), threads, 0, stream_at(stream),
+           reinterpret_cast<const Weights*>(table), tensors, chunk, alpha, lambda,
+           reinterpret_cast<Count*>(touched));
+  };
+  importance_dtype == static_cast<int>(Dtype::float32) ? start(dampen_kernel<float>) : start(dampen_kernel<double>);
 }
 
 }  // namespace unlearnkit

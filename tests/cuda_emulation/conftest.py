@@ -21,7 +21,15 @@ def emulate(tmp_path_factory):
 
     def build(name, *sources):
         made = tmp_path_factory.mktemp("emulation") / f"{name}.so"
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
+        flags = [
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+        ]
         # a vector read at an odd address and an index past a shared array end the process, and say where
         flags += ["-fsanitize=alignment,bounds,shift", "-fno-sanitize-recover=all"]
         flags += ["-DUNLEARNKIT_EMULATE=1", "-DUNLEARNKIT_CUDA=1", f"-I{HERE}", f"-I{CSRC}"]

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unlearnkit import ops
 from unlearnkit.ops import _cuda
-from unlearnkit.ops._native import DTYPES
+from unlearnkit.ops._native import DTYPES, Kernel
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -25,7 +26,9 @@ few = settings(max_examples=60)
 
 @pytest.fixture(scope="module")
 def kernels(emulate):
-    sources = [HERE.parents[1] / "csrc" / "cuda" / f"{name}.cu" for name in ("channels", "dampen", "kth_value")]
+    sources = [
+        HERE.parents[1] / "csrc" / "cuda" / f"{name}.cu" for name in ("channels", "dampen", "kth_value")
+    ]
     library = emulate("lists", *sources, HERE / "lists.cpp")
     library.error.restype = ctypes.c_char_p
     signatures = {"channel_scores": "aiiia", "dampen": "aiiiiddaia", "kth_value": "aiiibidaiia"}
@@ -88,9 +91,7 @@ def dampened(weight, forget, reference, alpha, lambda_):
 
 
 def check_dampening(kernels, weights, forgets, references, alpha=2.0, lambda_=1.0, offsets=(0,)):
-    expected = [
-        dampened(*lists, alpha, lambda_) for lists in zip(weights, forgets, references, strict=True)
-    ]
+    expected = [dampened(*lists, alpha, lambda_) for lists in zip(weights, forgets, references, strict=True)]
     offsets = [offsets[i % len(offsets)] for i in range(len(weights))]
     copies = list(map(placed, weights, offsets))
     ours, memories = [copy for copy, _ in copies], [memory for _, memory in copies]
@@ -176,7 +177,9 @@ def top_mean(weight, gradient, h):
 
 def check_scores(kernels, weights, gradients, tops, offsets=(0,)):
     offsets = [offsets[i % len(offsets)] for i in range(len(weights))]
-    ours, theirs = ([placed(t, o)[0] for t, o in zip(part, offsets, strict=True)] for part in (weights, gradients))
+    ours, theirs = (
+        [placed(t, o)[0] for t, o in zip(part, offsets, strict=True)] for part in (weights, gradients)
+    )
     copies = [placed(torch.full((len(w),), -1.0, dtype=w.dtype)) for w in weights]
     scores, memories = [copy for copy, _ in copies], [memory for _, memory in copies]
     _cuda.channel_scores(
@@ -191,7 +194,9 @@ def check_scores(kernels, weights, gradients, tops, offsets=(0,)):
     for w, g, h, found, memory in zip(weights, gradients, tops, scores, memories, strict=True):
         limits = torch.finfo(w.dtype)
         bound = limits.eps if w.dtype == torch.float32 else 1e-14
-        np.testing.assert_allclose(found.numpy(), top_mean(w, g, h), rtol=bound, atol=limits.smallest_normal * bound)
+        np.testing.assert_allclose(
+            found.numpy(), top_mean(w, g, h), rtol=bound, atol=limits.smallest_normal * bound
+        )
         assert_guards(found, memory)
 
 
@@ -232,7 +237,12 @@ def test_scores_of_rows_that_registers_do_not_hold(kernels, dtype, monkeypatch):
 
 def test_scores_are_nan_where_the_top_is(kernels):
     w = torch.ones(5, 40)
-    w[1, 7], w[2, 3], w[3, :30], w[4, :2] = torch.nan, torch.inf, -torch.inf, torch.tensor([torch.inf, torch.nan])
+    w[1, 7], w[2, 3], w[3, :30], w[4, :2] = (
+        torch.nan,
+        torch.inf,
+        -torch.inf,
+        torch.tensor([torch.inf, torch.nan]),
+    )
     check_scores(kernels, [w] * 3, [torch.ones(5, 40)] * 3, [1, 4, 40])
 
 
@@ -298,11 +308,23 @@ def numbers(size, dtype, kind):
     if kind == "neighbours":  # keys that differ in their last digit alone
         values = torch.nextafter(torch.ones(size, dtype=dtype), values)
     if size > 20:
-        values[torch.randint(size, (6,))] = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf] * 2)[:6].to(dtype)
+        values[torch.randint(size, (6,))] = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf] * 2)[
+            :6
+        ].to(dtype)
     return values
 
 
-KINDS = ["normal", "ties", "equal", "one exponent", "denormal", "spread", "signed zeros", "squares", "neighbours"]
+KINDS = [
+    "normal",
+    "ties",
+    "equal",
+    "one exponent",
+    "denormal",
+    "spread",
+    "signed zeros",
+    "squares",
+    "neighbours",
+]
 
 
 @by_float
@@ -367,3 +389,48 @@ def test_the_order_of_threads_and_blocks_changes_no_bit(kernels):
         )
         found.append(scores)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.fixture
+def on_emulator(kernels, monkeypatch):
+    """Let the operators use the emulated kernels for tensors of the CPU."""
+
+    def adapted(name):
+        return lambda *arguments: getattr(_cuda, name)(kernels[name], *arguments[:-1], CPU)
+
+    runs = {name: adapted(name) for name in ("dampen", "channel_scores", "kth_value")}
+    for name, run in runs.items():
+        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", run)
+    return runs
+
+
+@pytest.mark.parametrize("name", ["dampen", "channel_scores", "kth_value"])
+def test_kernels_pass_the_check_before_their_first_use(on_emulator, name):
+    assert Kernel.registry[name]._check(on_emulator[name], CPU)
+
+
+def test_operators_are_the_same_on_cuda(on_emulator, monkeypatch):
+    weights = [torch.randn(6, 5, 3), torch.randn(40, 7).half().t(), torch.randn(9), torch.randn(4, 0)]
+    gradients = [torch.randn_like(weight).double() for weight in weights]
+    forget = [gradient.square() for gradient in gradients]
+    reference = [torch.rand_like(gradient) for gradient in gradients]
+
+    def results():
+        ours = [weight.clone() for weight in weights]
+        counts = ops.dampen_(ours, forget, reference, 0.7)
+        ranks = [ops.percentile(weights, q) for q in (0, 33.3, 100)] + [ops.kth_value(gradients, 100)]
+        return ours, counts, ranks, ops.channel_scores(weights, gradients, [3, None, 1, 2])
+
+    found = results()
+    for name in on_emulator:
+        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", None)  # torch
+    expected = results()
+    assert found[1:3] == expected[1:3]
+    for ours, theirs in zip(found[0] + found[3], expected[0] + expected[3], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0, equal_nan=True)
+
+
+def test_cuda_says_what_it_refuses(kernels):
+    table = torch.zeros(1, 4, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="CUDA: invalid configuration argument"):
+        kernels["channel_scores"](table.data_ptr(), 1, 1 << 31, 0, 0)

@@ -63,12 +63,20 @@ class Kernel:
         ``check(run, device) -> bool``: whether the compiled function agrees with torch on a few numbers.
         Called once a device type: for the CPU when unlearnkit is imported, for a GPU at its first use, so
         that an import never starts CUDA.
+    on_cuda : callable, optional
+        ``on_cuda(compiled, *arguments)`` calls the compiled function for CUDA with the arguments of the
+        one for the CPU.
     """
 
     registry: dict[str, Kernel] = {}  # noqa: RUF012  (of the class, and meant to be)
 
-    def __init__(self, name: str, check: Callable[[Callable[..., Any], torch.device], bool]) -> None:
-        self.name, self._check = name, check
+    def __init__(
+        self,
+        name: str,
+        check: Callable[[Callable[..., Any], torch.device], bool],
+        on_cuda: Callable[..., Any] | None = None,
+    ) -> None:
+        self.name, self._check, self._on_cuda = name, check, on_cuda
         self._found: dict[str, Callable[..., Any] | None] = {}
         Kernel.registry[name] = self
 
@@ -92,6 +100,8 @@ class Kernel:
             return None
         run = getattr(module(), f"{self.name}_{device.type}", None)
         trouble = "is not built" if run is None else None
+        if run is not None and device.type == "cuda" and self._on_cuda is not None:
+            run = functools.partial(self._on_cuda, run)
         if run is not None:
             try:
                 agrees = self._check(run, device)
