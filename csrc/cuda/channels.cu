@@ -116,7 +116,8 @@ __device__ void score(const Rows& row, std::int64_t index, double (*sums)[warps]
     above = group.sum(above, counts);
     sum += static_cast<double>(h - above) * value_of(kth);
   }
-  if (group.rank == 0) reinterpret_cast<Number*>(row.out)[index] = static_cast<Number>(sum / static_cast<double>(h));
+  Number* out = reinterpret_cast<Number*>(row.out) + index;
+  if (group.rank == 0) *out = static_cast<Number>(sum / static_cast<double>(h));
 }
 
 template <typename Number>

@@ -108,7 +108,10 @@ void dampen_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::i
            reinterpret_cast<const Weights*>(table), tensors, chunk, alpha, lambda,
            reinterpret_cast<Count*>(touched));
   };
-  importance_dtype == static_cast<int>(Dtype::float32) ? start(dampen_kernel<float>) : start(dampen_kernel<double>);
+  if (importance_dtype == static_cast<int>(Dtype::float32))
+    start(dampen_kernel<float>);
+  else
+    start(dampen_kernel<double>);
 }
 
 }  // namespace unlearnkit

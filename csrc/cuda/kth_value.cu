@@ -38,7 +38,9 @@ struct Cut {
   __host__ __device__ static constexpr int shift(int pass) {
     return width > (pass + 1) * digit_bits ? width - (pass + 1) * digit_bits : 0;
   }
-  __host__ __device__ static constexpr int bits(int pass) { return shift(pass) > 0 ? digit_bits : width - pass * digit_bits; }
+  __host__ __device__ static constexpr int bits(int pass) {
+    return shift(pass) > 0 ? digit_bits : width - pass * digit_bits;
+  }
 };
 
 // Whether a value is finite; then its key: negative values' bits are flipped, the others' sign is set.
@@ -86,7 +88,8 @@ struct Tally {
     if (live == 0) return;
     const int digit = has_prefix ? static_cast<int>(key >> C::shift(PASS)) & ((1 << C::bits(PASS)) - 1) : digits;
     const unsigned equal = __match_any_sync(all_lanes, digit);
-    if (has_prefix && __ffs(equal) - 1 == static_cast<int>(threadIdx.x % 32)) atomicAdd(counts + digit, __popc(equal));
+    const bool is_first = __ffs(equal) - 1 == static_cast<int>(threadIdx.x % 32);
+    if (has_prefix && is_first) atomicAdd(counts + digit, __popc(equal));
   }
 
   template <typename Number>
@@ -125,7 +128,15 @@ __global__ void __launch_bounds__(threads)
     else
       tally.add_chunk(reinterpret_cast<const float*>(row.address) + begin, size);
   }
-  if (tally.is_last && tally.least != ~Key{0}) atomicMin(&selection->next, tally.least);
+  if constexpr (tally.is_last) {  // an atomic a warp, for all of them go to one address
+    Key least = tally.least;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      const Key other = __shfl_xor_sync(all_lanes, least, step);
+      least = other < least ? other : least;
+    }
+    if (threadIdx.x % 32 == 0 && least != ~Key{0}) atomicMin(&selection->next, least);
+  }
   __syncthreads();
   for (int i = threadIdx.x; i < digits; i += threads)
     if (counts[i] > 0) atomicAdd(selection->counts + i, Count{counts[i]});

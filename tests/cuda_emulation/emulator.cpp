@@ -58,7 +58,9 @@ __global__ void two_barriers(const float*, float*) {
     __syncthreads();
 }
 
-__global__ void past_shared(const float* in, float*) { dynamic_shared<float>()[threadIdx.x + 8] = in[threadIdx.x]; }
+__global__ void past_shared(const float* in, float*) {
+  dynamic_shared<float>()[threadIdx.x + 8] = in[threadIdx.x];
+}
 
 __global__ void outside_the_mask(const float* in, float* out) {
   if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(0xffffu, in[threadIdx.x], 20);
