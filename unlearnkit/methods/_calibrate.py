@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlearnkit.data import Batch, ForgetRetain, Measured, labels, sample_of, take
 from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
-from unlearnkit.methods._dampening import Weighing, write_factors
+from unlearnkit.methods._dampening import Weighing
 from unlearnkit.metrics import accuracy, predict_logits
 from unlearnkit.parameters import copy_of, named_parameters
 
@@ -128,7 +128,10 @@ def calibrate(
     tensors, original = named_parameters(working), named_parameters(model)
 
     def dampened(percentile: float) -> nn.Module:
-        write_factors(tensors, original, weighing.factors(weighing.alpha(percentile), lambda_))
+        with torch.no_grad():
+            for name in weighing.forget:
+                tensors[name].copy_(original[name])
+        weighing.dampen(tensors, weighing.alpha(percentile), lambda_)
         return working
 
     def reached(percentile: float) -> Reached:

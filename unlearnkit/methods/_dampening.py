@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from unlearnkit.base import Unlearner
 from unlearnkit.data import ForgetRetain, Measured
 from unlearnkit.edit import WeightEdit
-from unlearnkit.edit.sources import scaled
+from unlearnkit.edit.sources import edited, state_of
 from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.importance import FisherDiagonal, Importance, ImportanceEstimator
 from unlearnkit.importance.base import NoSamplesError
 from unlearnkit.methods._checks import check_number
-from unlearnkit.ops import dampening_factor, importance_ratio, percentile
+from unlearnkit.ops import dampen_, importance_ratio, percentile
+from unlearnkit.parameters import named_parameters
 
 NO_RETAIN = """\
 nothing is known of the data to keep, and dampening weighs what matters for the forget set against \
@@ -124,10 +125,20 @@ class Weighing:
     forget: dict[str, Tensor]
     reference: dict[str, Tensor]
 
+    def __post_init__(self) -> None:
+        for which in (self.forget, self.reference):
+            for name, value in which.items():
+                if bool((value < 0).any()):
+                    raise DataError(
+                        f"the importance of {name} is below zero at {int((value < 0).sum())} weights: an "
+                        "importance is a magnitude. Measure squares or absolute values."
+                    )
+
     @cached_property
     def ratios(self) -> list[Tensor]:
-        """F_f / F_D of every weight; NaN is 0 / 0."""
-        return [importance_ratio(self.forget[name], self.reference[name]) for name in self.forget]
+        """F_f / F_D of every weight, all on one device; NaN is 0 / 0."""
+        ratios = [importance_ratio(self.forget[name], self.reference[name]) for name in self.forget]
+        return [ratio.to(ratios[0].device) for ratio in ratios]
 
     def alpha(self, q: float) -> float:
         """Return the q-th percentile of the finite ratios: 0/0 and x/0 do not count, zeros do.
@@ -137,13 +148,14 @@ class Weighing:
         DataError
             If no ratio is finite.
         """
-        if not any(bool(torch.isfinite(ratio).any()) for ratio in self.ratios):
+        try:
+            return percentile(self.ratios, q)
+        except DataError as error:
             raise DataError(
                 "no weight matters for the data to keep: all its gradients are zero, so there is "
                 "no ratio to rank. Check the reference; a model in float64 tells smaller losses "
                 "from zero."
-            )
-        return percentile(self.ratios, q)
+            ) from error
 
     def count_between(self, alpha: float, lambda_: float) -> int:
         """Return how many weights are selected though their factor is 1."""
@@ -151,12 +163,23 @@ class Weighing:
             return 0
         return sum(int(((ratio > alpha) & (ratio <= lambda_)).sum()) for ratio in self.ratios)
 
-    def factors(self, alpha: float, lambda_: float) -> dict[str, Tensor]:
-        """Return the dampening factor of every weight."""
-        return {
-            name: dampening_factor(value, self.reference[name], alpha, lambda_)
-            for name, value in self.forget.items()
-        }
+    def dampen(self, weights: Mapping[str, Tensor], alpha: float, lambda_: float) -> None:
+        """Dampen the weights of these names in place; `weights` may hold others too."""
+        devices: dict[torch.device, list[str]] = {}  # a model may lie on several
+        for name in self.forget:
+            devices.setdefault(weights[name].device, []).append(name)
+        for device, names in devices.items():
+            targets = [weights[name].detach() for name in names]
+            forget = [self.forget[name].to(device) for name in names]
+            reference = [self.reference[name].to(device) for name in names]
+            dampen_(targets, forget, reference, alpha, lambda_)
+
+    def edit(self, model: nn.Module, alpha: float, lambda_: float, info: Mapping[str, str]) -> WeightEdit:
+        """Return the edit that dampens a model so."""
+        original = named_parameters(model)
+        after = {name: original[name].detach().clone() for name in self.forget}
+        self.dampen(after, alpha, lambda_)
+        return WeightEdit(*edited(state_of(model), after, lambda _name, _before, new: new), info)
 
 
 class Dampening(Unlearner):
@@ -216,8 +239,7 @@ class Dampening(Unlearner):
         weighing = Weighing(measured.forget.mean(), measured.against(self.against).mean())
         self.n_forget_, self.n_total_ = measured.forget.samples, measured.n_total
         self.alpha_ = self._threshold(model, roles, weighing)
-        factors = weighing.factors(self.alpha_, self.lambda_)
-        edit = WeightEdit.from_factors(model, factors, info={"method": described(self)})
+        edit = weighing.edit(model, self.alpha_, self.lambda_, {"method": described(self)})
         if edit.n_changed == 0:
             why = self._why_nothing(measured)
             warn(f"the edit changes no weight: {why}", IneffectiveWarning)
@@ -279,12 +301,3 @@ def described(estimator: Dampening) -> str:
         given.pop(name, None)
     shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
     return f"{type(estimator).__name__}({shown})"
-
-
-@torch.no_grad()
-def write_factors(
-    target: Mapping[str, Tensor], original: Mapping[str, Tensor], factors: Mapping[str, Tensor]
-) -> None:
-    """Set each target to original * factor, rounded as the edit will be."""
-    for name, factor in factors.items():
-        target[name].copy_(scaled(name, original[name], factor))
