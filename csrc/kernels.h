@@ -49,5 +49,14 @@ Sizes dampen_cpu(const Addresses& weights, const Addresses& forget, const Addres
 std::tuple<std::int64_t, double, double> kth_value_cpu(const Addresses& addresses, const Sizes& sizes,
                                                        const std::vector<int>& dtypes, bool is_double,
                                                        std::int64_t k, double quantile, int threads);
+// The same on CUDA: `table` is in device memory, with a row a tensor as ops/_cuda.py writes them. It cuts each
+// tensor into chunks of so many elements, a multiple of 4, or into blocks of rows.
+void channel_scores_cuda(Address table, std::int64_t tensors, std::int64_t blocks, int device, Address stream);
+void dampen_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks, int importance_dtype,
+                 double alpha, double lambda, Address touched, int device, Address stream);
+// What is found is written to the workspace: n (int64), and the two values (float64).
+void kth_value_cuda(Address table, std::int64_t tensors, std::int64_t chunk, std::int64_t chunks, bool is_double,
+                    std::int64_t k, double quantile, Address workspace, int processors, int device,
+                    Address stream);
 
 }  // namespace unlearnkit

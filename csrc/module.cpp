@@ -63,4 +63,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("dampen_cpu", &dampen_cpu, unlocked);
   m.def("kth_value_cpu", &kth_value_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
+#if UNLEARNKIT_CUDA
+  m.def("channel_scores_cuda", &channel_scores_cuda, unlocked);
+  m.def("dampen_cuda", &dampen_cuda, unlocked);
+  m.def("kth_value_cuda", &kth_value_cuda, unlocked);
+#endif
 }

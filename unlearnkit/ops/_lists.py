@@ -72,7 +72,5 @@ def addresses(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def where_run(device: torch.device) -> Any:
-    """Return what a compiled function wants last: the number of threads, or on a GPU the stream."""
-    if device.type == "cuda":
-        return torch.cuda.current_stream(device).cuda_stream
-    return torch.get_num_threads()
+    """Return what the compiled functions are given last: how many threads, or which GPU."""
+    return device if device.type == "cuda" else torch.get_num_threads()

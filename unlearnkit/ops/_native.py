@@ -93,12 +93,23 @@ class Kernel:
         Called once a device type: for the CPU when unlearnkit is imported, for a GPU at its first use, so
         that an import never starts CUDA. It asks for one thread, and compares with a formula in torch that
         is cheap on small tensors.
+    on_cuda : callable, optional
+        ``on_cuda(compiled, *arguments)`` calls the compiled function for CUDA with the arguments of the
+        one for the CPU.
+    devices : tuple of str
+        The device types that have a compiled function; on others torch's own is as good.
     """
 
     registry: dict[str, Kernel] = {}  # noqa: RUF012  (of the class, and meant to be)
 
-    def __init__(self, name: str, check: Callable[[Callable[..., Any], torch.device], bool]) -> None:
-        self.name, self._check = name, check
+    def __init__(
+        self,
+        name: str,
+        check: Callable[[Callable[..., Any], torch.device], bool],
+        on_cuda: Callable[..., Any] | None = None,
+        devices: tuple[str, ...] = ("cpu", "cuda"),
+    ) -> None:
+        self.name, self.devices, self._check, self._on_cuda = name, devices, check, on_cuda
         self._found: dict[str, tuple[Callable[..., Any] | None, str]] = {}
         Kernel.registry[name] = self
 
@@ -111,7 +122,7 @@ class Kernel:
             If ``UNLEARNKIT_BACKEND=native`` and there is none.
         """
         run, trouble = self._found.get(device.type) or self._examine(device)
-        if run is None and _backend == "native":
+        if run is None and _backend == "native" and device.type in self.devices:
             raise UnlearnError(
                 f"UNLEARNKIT_BACKEND=native, but the kernel {self.name!r} {trouble} for {device.type}: build "
                 "unlearnkit anew on this machine, with a compiler for it, or set UNLEARNKIT_BACKEND=auto. "
@@ -133,6 +144,8 @@ class Kernel:
         run, trouble = None, "is switched off by UNLEARNKIT_BACKEND=torch"
         if _backend != "torch":
             run, trouble = getattr(module(), f"{self.name}_{device.type}", None), "is not built"
+        if run is not None and device.type == "cuda" and self._on_cuda is not None:
+            run = functools.partial(self._on_cuda, run)
         if run is not None:
             trouble = self._trouble(run, device)
             if trouble:

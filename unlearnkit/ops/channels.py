@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.exceptions import DataError
+from unlearnkit.ops import _cuda
 from unlearnkit.ops._lists import addresses, check_lists, memory_order, where_run
 from unlearnkit.ops._native import DTYPES, Kernel
 
@@ -111,4 +112,4 @@ def _check(run: Callable[..., Any], device: torch.device) -> bool:
     return True
 
 
-_kernel = Kernel("channel_scores", _check)
+_kernel = Kernel("channel_scores", _check, _cuda.channel_scores)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearnkit.ops import _cuda
 from unlearnkit.ops._lists import addresses, check_lists, memory_order, where_run
 from unlearnkit.ops._native import DTYPES, Kernel
 
@@ -147,4 +148,4 @@ def _check(run: Callable[..., Any], device: torch.device) -> bool:
     return True
 
 
-_kernel = Kernel("dampen", _check)
+_kernel = Kernel("dampen", _check, _cuda.dampen)

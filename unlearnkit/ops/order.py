@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.exceptions import DataError
+from unlearnkit.ops import _cuda
 from unlearnkit.ops._lists import addresses, in_memory, where_run
 from unlearnkit.ops._native import DTYPES, Kernel
 
@@ -132,4 +133,4 @@ def _one(device: torch.device) -> Any:
     return where_run(device) if device.type == "cuda" else 1
 
 
-_kernel = Kernel("kth_value", _check)
+_kernel = Kernel("kth_value", _check, _cuda.kth_value)
