@@ -141,12 +141,13 @@ def test_the_second_device():
 
 
 def test_peak_memory_is_the_workspace_alone():
-    x, g, *rest = made("first layer")
+    x, g = torch.ones(256, 512, 20, device="cuda"), torch.ones(256, 512, 20, device="cuda")
+    rest = (512, 512, 1), ()
     square_sum(x, g, *rest)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    square_sum(x, g, *rest)
-    assert torch.cuda.max_memory_allocated() - before < 30 << 20
+    square_sum(x, g, *rest)  # [N, O, I] would be 256 MiB
+    assert torch.cuda.max_memory_allocated() - before < 50 << 20
 
 
 def test_the_kernel_passes_its_own_check():
