@@ -35,6 +35,11 @@ extern "C" std::int64_t workspace_bytes(const std::int64_t* numbers, int dtype, 
   return square_sum_cuda_workspace(convolution(numbers), static_cast<Dtype>(dtype), processors);
 }
 
+extern "C" int remainder_of(int number, std::int64_t by) {
+  Divisor(by).divide(number);
+  return number;
+}
+
 extern "C" bool square_sum(const std::int64_t* numbers, const void* x, const void* g, void* total, int dtype,
                            int total_dtype, void* workspace, std::int64_t bytes, int precision,
                            unsigned seed) {

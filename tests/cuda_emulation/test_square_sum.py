@@ -309,6 +309,23 @@ def test_workspace_is_small(library, processors):
             assert found <= max(2 * weight, 40 << 20)
 
 
+def test_division_by_a_product_and_a_shift(library):
+    random = np.random.default_rng(0)
+    divisors = [1, 2, 3, 7, 2**15 - 1, 2**16 + 1, 2**30 - 1, 2**30, 2**30 + 1, 2**31 - 1]
+    for divisor in map(int, [*divisors, *(2 ** random.uniform(0, 31, 300)).astype(int)]):
+        around = [
+            divisor - 1,
+            divisor,
+            2 * divisor - 1,
+            2**31 - 2,
+            2**31 - 1,
+            (2**31 - 1) // divisor * divisor,
+        ]
+        for number in map(int, [*around, *random.integers(0, 2**31, 20)]):
+            if number < 2**31:
+                assert library.remainder_of(number, ctypes.c_int64(divisor)) == number % divisor
+
+
 def test_what_is_too_large_is_left_to_others(library):
     case = Case(1, 1, 1, (1, 1, 2**30))
     x = np.broadcast_to(np.float32(0), (1, 1, 1, 1, 2**30))
