@@ -34,23 +34,21 @@ class Case:
     @property
     def positions(self):
         """The output's space, as torch computes it."""
-        return tuple(
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for size, pad, dilation, kernel, stride in zip(
-                self.space, self.padding, self.dilation, self.kernel, self.stride, strict=True
-            )
-        )
+        each = zip(self.space, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((size + 2 * p - d * (k - 1) - 1) // step + 1 for size, k, step, p, d in each)
+
+    @property
+    def shapes(self):
+        """Those of x and g."""
+        both = (self.channels, self.space), (self.outputs, self.positions)
+        return [(self.samples, self.groups * rows, *space) for rows, space in both]
 
     def tensors(self, dtype, order="channels first"):
         """Draw x and g; with channels last they are views of memory that has the channels innermost."""
         random = np.random.default_rng(0)
-        shapes = [
-            (self.samples, self.groups * rows, *space)
-            for rows, space in ((self.channels, self.space), (self.outputs, self.positions))
-        ]
-        lasts = [order in ("channels last", f"{name} channels last") for name in "xg"]
         tensors = []
-        for shape, last in zip(shapes, lasts, strict=True):
+        for name, shape in zip("xg", self.shapes, strict=True):
+            last = order in ("channels last", f"{name} channels last")
             array = random.standard_normal((shape[0], *shape[2:], shape[1]) if last else shape).astype(dtype)
             tensors.append(np.moveaxis(array, -1, 1) if last else array)
         return tensors
@@ -61,16 +59,10 @@ class Case:
         padded = np.pad(x, [(0, 0), (0, 0), *((pad, pad) for pad in self.padding)])
         columns = []
         for tap in product(*map(range, self.kernel)):
-            starts = [k * dilation for k, dilation in zip(tap, self.dilation, strict=True)]
-            window = tuple(
-                slice(start, start + (count - 1) * stride + 1, stride)
-                for start, count, stride in zip(starts, self.positions, self.stride, strict=True)
-            )
-            columns.append(
-                padded[(slice(None), slice(None), *window)].reshape(
-                    self.samples, self.groups, self.channels, -1
-                )
-            )
+            each = zip(tap, self.dilation, self.positions, self.stride, strict=True)
+            window = [slice(k * d, k * d + (count - 1) * step + 1, step) for k, d, count, step in each]
+            part = padded[(slice(None), slice(None), *window)]
+            columns.append(part.reshape(self.samples, self.groups, self.channels, -1))
         columns = np.stack(columns, 3)  # [N, G, C, taps, T]
         g = g.reshape(self.samples, self.groups, self.outputs, -1)  # [N, G, O, T]
         w = np.einsum("ngot,ngckt->ngock", g, columns)
@@ -135,8 +127,6 @@ CASES = {
     "padding beyond x": Case(2, 8, 16, (1, 2, 2), (1, 3, 3), padding=(0, 4, 4)),
     "outputs for the large tile": Case(2, 16, 128, (1, 4, 4), (1, 3, 3), padding=(0, 1, 1)),
 }
-
-
 by_case = pytest.mark.parametrize("name", CASES)
 ORDERS = ("channels first", "channels last", "x channels last", "g channels last")
 by_order = pytest.mark.parametrize("order", ORDERS[:2])
@@ -299,10 +289,7 @@ def test_workspace_is_small(library, processors):
             Case(samples, 768, 3072, (1, 1, 197)),
             Case(samples, 1, 1, (1, 56, 56), (1, 3, 3), padding=(0, 1, 1), groups=144),
         ):
-            x, g = (
-                np.broadcast_to(np.float32(0), (samples, case.groups * rows, *space))
-                for rows, space in ((case.channels, case.space), (case.outputs, case.positions))
-            )
+            x, g = (np.broadcast_to(np.float32(0), shape) for shape in case.shapes)
             found = library.workspace_bytes(problem(case, x, g), 0, processors)
             weight = 4 * case.groups * case.outputs * case.channels * int(np.prod(case.kernel))
             assert found % weight == 0 and found // weight <= samples
