@@ -28,6 +28,11 @@ struct Convolution {
 std::int64_t square_sum_cpu_workspace(const Convolution&, Dtype);
 void square_sum_cpu(const Convolution&, Address x, Address g, Address total, Dtype, Dtype total_dtype,
                     Address workspace, int threads);
+// Likewise; the workspace depends on how many processors the device has, and with less of it fewer blocks
+// work at once. The precision is a number of unlearnkit.ops.squares.PRECISIONS, read for float32 alone.
+std::int64_t square_sum_cuda_workspace(const Convolution&, Dtype, int processors);
+void square_sum_cuda(const Convolution&, Address x, Address g, Address total, Dtype, Dtype total_dtype,
+                     Address workspace, std::int64_t workspace_bytes, int precision, int device, Address stream);
 
 // Of x and g [samples, channels, size], with center and scale [channels] if is_shared, else
 // [samples, channels]: products and sums [samples, channels].

@@ -57,6 +57,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
   m.def("square_sum_cpu_workspace", &square_sum_cpu_workspace, unlocked);
   m.def("square_sum_cpu", &square_sum_cpu, unlocked);
+#if UNLEARNKIT_CUDA
+  m.def("square_sum_cuda_workspace", &square_sum_cuda_workspace, unlocked);
+  m.def("square_sum_cuda", &square_sum_cuda, unlocked);
+#endif
   m.def("plane_sums_cpu", &plane_sums_cpu, unlocked);
   m.def("row_sums_cpu", &row_sums_cpu, unlocked);
   m.def("channel_scores_cpu", &channel_scores_cpu, unlocked);

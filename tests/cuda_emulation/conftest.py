@@ -21,10 +21,12 @@ def emulate(tmp_path_factory):
 
     def build(name, *sources):
         made = tmp_path_factory.mktemp("emulation") / f"{name}.so"
+        # -fno-gnu-unique: each library has an emulator of its own, and its own shared memory
         flags = [
             "-std=c++17",
             "-O1",
             "-shared",
+            "-fno-gnu-unique",
             "-fPIC",
             "-ffp-contract=off",
             "-Wall",

@@ -187,6 +187,7 @@ X, G, TOTAL = torch.zeros(2, 6, 5), torch.zeros(2, 4, 5), torch.zeros(4, 3, 1)
         ((TOTAL, X, G, 1, 0, 1, 1), r"goes with x \[N, 3, \.\.\.\]"),
         ((TOTAL, X, G[:1], 1, 0, 1, 2), r"got x \[2, 6, 5\] and g \[1, 4, 5\]"),
         ((TOTAL[:3], X, G[:, :3], 1, 0, 1, 2), "whose outputs the groups divide"),
+        ((TOTAL, X, G, 1, 0, 1, 2, None, "half"), "precision='half' is not known: use one of"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

@@ -18,6 +18,9 @@ from unlearnkit.ops.workspace import Workspace
 Each = int | Sequence[int]
 """A number for all dimensions, or one each."""
 
+PRECISIONS = {"float32": 0, "tf32": 1, "bfloat16": 2, "float32 without tensor cores": 3}
+"""The compiled module's numbers for what :func:`square_sum_` may compute with on a GPU."""
+
 
 class _Geometry(NamedTuple):
     stride: Sequence[int]
@@ -35,6 +38,7 @@ def square_sum_(
     dilation: Each = 1,
     groups: int = 1,
     workspace: Workspace | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """Add to `total` the sum over samples of the squared gradient of a convolution's weight.
 
@@ -56,7 +60,12 @@ def square_sum_(
     groups : int
         G.
     workspace : Workspace, optional
-        Memory to use again.
+        Memory to use again; on one CUDA stream.
+    precision : str
+        What a GPU computes with where x is float32. ``"float32"``: tensor cores, three TF32 products for one,
+        as exact as float32. ``"tf32"`` and ``"bfloat16"`` round x and g to those, and are faster. ``"float32
+        without tensor cores"`` is slower, and keeps an infinity that would become NaN. Elsewhere it is
+        float32 always.
 
     Returns
     -------
@@ -66,15 +75,17 @@ def square_sum_(
     Raises
     ------
     DataError
-        If the shapes or dtypes do not belong together.
+        If the shapes or dtypes do not belong together, or if there is no such precision.
     """
     rank = x.dim() - 2
     geometry = _Geometry(_each(stride, rank), _each(padding, rank), _each(dilation, rank), groups)
     _check(total, x, g, geometry)
+    if precision not in PRECISIONS:
+        raise DataError(f"precision={precision!r} is not known: use one of {list(PRECISIONS)}.")
     if x.numel() == 0 or g.numel() == 0 or total.numel() == 0:
         return total
     run = _square_sum.on(x.device)
-    if run is None or not _run(run, total, x, g, geometry, workspace or Workspace()):
+    if run is None or not _run(run, total, x, g, geometry, workspace or Workspace(), precision=precision):
         _add_sample_by_sample(total, x, g, geometry)
     return total
 
@@ -109,6 +120,7 @@ def _run(
     geometry: _Geometry,
     workspace: Workspace,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> bool:
     """Run the compiled kernel; False where the problem is too large for it."""
     stride, padding, dilation, groups = geometry
@@ -125,13 +137,22 @@ def _run(
              ((1, total.shape[2:]), (1, stride), (0, padding), (1, dilation))]  # fmt: skip
     compiled: Any = module()
     problem = compiled.Convolution(*sizes, *three, groups)
+    addresses = x.data_ptr(), g.data_ptr(), total.data_ptr()
     dtypes = DTYPES[x.dtype], DTYPES[total.dtype]
-    size = compiled.square_sum_cpu_workspace(problem, dtypes[0])
+    if x.is_cuda:
+        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        size = compiled.square_sum_cuda_workspace(problem, dtypes[0], processors)
+    else:
+        size = compiled.square_sum_cpu_workspace(problem, dtypes[0])
     if size < 0:
         return False
-    scratch = workspace.take("square_sum", (size // x.element_size(),), x)
-    run(problem, x.data_ptr(), g.data_ptr(), total.data_ptr(), *dtypes, scratch.data_ptr(),
-        threads or torch.get_num_threads())  # fmt: skip
+    scratch = workspace.take("square_sum", (size // x.element_size(),), x).data_ptr()
+    if not x.is_cuda:
+        run(problem, *addresses, *dtypes, scratch, threads or torch.get_num_threads())
+        return True
+    with torch.cuda.device(x.device):
+        stream = torch.cuda.current_stream(x.device).cuda_stream
+        run(problem, *addresses, *dtypes, scratch, size, PRECISIONS[precision], x.get_device(), stream)
     return True
 
 
@@ -191,7 +212,8 @@ def _agrees(run: Callable[..., None], device: torch.device) -> bool:
         for x, g, shape, geometry in cases:
             found = x.new_zeros(shape)
             fits = _run(run, found, x, g, geometry, Workspace(), threads=1)
-            if not fits or not torch.allclose(found, _by_im2col(x, g, shape, geometry), rtol=1e-4, atol=1e-5):
+            wanted = _by_im2col(x.double(), g.double(), shape, geometry)  # float32 may mean TF32 on a GPU
+            if not fits or not torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-5):
                 return False
     return True
 
