@@ -400,7 +400,7 @@ def on_emulator(kernels, monkeypatch):
 
     runs = {name: adapted(name) for name in ("dampen", "channel_scores", "kth_value")}
     for name, run in runs.items():
-        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", run)
+        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", (run, ""))
     return runs
 
 
@@ -423,7 +423,7 @@ def test_operators_are_the_same_on_cuda(on_emulator, monkeypatch):
 
     found = results()
     for name in on_emulator:
-        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", None)  # torch
+        monkeypatch.setitem(Kernel.registry[name]._found, "cpu", (None, "torch is asked for"))
     expected = results()
     assert found[1:3] == expected[1:3]
     for ours, theirs in zip(found[0] + found[3], expected[0] + expected[3], strict=True):
