@@ -37,7 +37,7 @@ def test_version(capsys):
 
 def test_config_prints_the_configuration(capsys):
     assert cli.main(["config"]) == 0
-    assert f"torch         {torch.__version__}" in capsys.readouterr().out
+    assert f"torch          {torch.__version__}" in capsys.readouterr().out
 
 
 def test_edit_show(saved, capsys):
