@@ -57,10 +57,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("best_isa", [] { return static_cast<int>(best_isa()); }, "The best instructions that can be used.");
   m.def("square_sum_cpu_workspace", &square_sum_cpu_workspace, unlocked);
   m.def("square_sum_cpu", &square_sum_cpu, unlocked);
-#if UNLEARNKIT_CUDA
-  m.def("square_sum_cuda_workspace", &square_sum_cuda_workspace, unlocked);
-  m.def("square_sum_cuda", &square_sum_cuda, unlocked);
-#endif
   m.def("plane_sums_cpu", &plane_sums_cpu, unlocked);
   m.def("row_sums_cpu", &row_sums_cpu, unlocked);
   m.def("channel_scores_cpu", &channel_scores_cpu, unlocked);
@@ -68,6 +64,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("kth_value_cpu", &kth_value_cpu, unlocked);
   m.def("use_isa", [](int wanted) { use_isa(static_cast<Isa>(wanted)); }, "For tests: use lesser ones.");
 #if UNLEARNKIT_CUDA
+  m.def("square_sum_cuda_workspace", &square_sum_cuda_workspace, unlocked);
+  m.def("square_sum_cuda", &square_sum_cuda, unlocked);
   m.def("channel_scores_cuda", &channel_scores_cuda, unlocked);
   m.def("dampen_cuda", &dampen_cuda, unlocked);
   m.def("kth_value_cuda", &kth_value_cuda, unlocked);

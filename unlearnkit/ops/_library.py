@@ -41,8 +41,9 @@ def _square_sum_(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int = 1,  # the dispatcher leaves out what equals its default
+    precision: str = "float32",
 ) -> None:
-    square_sum_(total, x, g, stride, padding, dilation, groups)
+    square_sum_(total, x, g, stride, padding, dilation, groups, precision=precision)
 
 
 def _changes_in_place(*_: object) -> None:
@@ -51,7 +52,7 @@ def _changes_in_place(*_: object) -> None:
 
 _register(
     "square_sum_(Tensor(a!) total, Tensor x, Tensor g, int[] stride, int[] padding, int[] dilation, "
-    "int groups=1) -> ()",
+    "int groups=1, str precision='float32') -> ()",
     _square_sum_,
     _changes_in_place,
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -107,9 +108,12 @@ def _add_sample_by_sample(total: Tensor, x: Tensor, g: Tensor, geometry: _Geomet
     ]
     x = functional.pad(x, [pad for dim in range(len(around) - 2, -1, -2) for pad in around[dim : dim + 2]])
     function = getattr(weight_gradient, f"conv{x.dim() - 2}d_weight")
-    for one, gradient in zip(x.split(1), g.split(1), strict=True):
-        w = function(one, total.shape, gradient, tuple(stride), 0, tuple(dilation), groups)
-        total.add_(w.square_())
+    # torch lets convolutions on a GPU use TF32 unless told otherwise, which has three digits
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if x.is_cuda else nullcontext()
+    with exact:
+        for one, gradient in zip(x.split(1), g.split(1), strict=True):
+            w = function(one, total.shape, gradient, tuple(stride), 0, tuple(dilation), groups)
+            total.add_(w.square_())
 
 
 def _run(
