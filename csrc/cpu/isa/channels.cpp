@@ -142,9 +142,13 @@ std::int64_t filter(const T* w, const T* g, std::int64_t n, typename Of<T>::Bits
 template <>
 std::int64_t filter(const float* w, const float* g, std::int64_t n, std::int32_t bound,
                     std::int32_t* __restrict kept) {
+  constexpr std::uintptr_t ahead = 4096;  // bytes
   const __m512i magnitude = _mm512_set1_epi32(Of<float>::magnitude), bounds = _mm512_set1_epi32(bound);
   std::int64_t size = 0;
   for (std::int64_t i = 0; i < n; i += 16) {
+    // of the row after this one too, which then comes while this one's top is sought
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(w + i) + ahead), 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(g + i) + ahead), 0, 2);
     const __mmask16 live = n - i < 16 ? (1u << (n - i)) - 1 : 0xffffu;
     const __m512 p = _mm512_mul_ps(_mm512_maskz_loadu_ps(live, w + i), _mm512_maskz_loadu_ps(live, g + i));
     const __m512i bits = _mm512_and_si512(_mm512_castps_si512(p), magnitude);
