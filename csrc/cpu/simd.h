@@ -19,8 +19,13 @@ struct Simd {
   typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   static constexpr int lanes = VECTOR_BYTES / sizeof(T);
 
-  static Vector load(const T* from) { return *reinterpret_cast<const Vector*>(from); }
-  static Vector& at(T* place) { return *reinterpret_cast<Vector*>(place); }
+  // by memcpy: Clang takes a reference to a template's vector type to be aligned as a whole vector
+  static Vector load(const T* from) {
+    Vector v;
+    __builtin_memcpy(&v, from, sizeof(v));
+    return v;
+  }
+  static void store(T* to, Vector v) { __builtin_memcpy(to, &v, sizeof(v)); }
   static T total(Vector v) {
     T sum = 0;
     for (int lane = 0; lane < lanes; ++lane) sum += v[lane];

@@ -57,14 +57,14 @@ void run_tile(const Tile<T>& tile) {
         sum[0][m][v] += Simd<T>::load(g + v * lanes) * x[m][position[t]];
   for (int m = 0; m < M; ++m)
     for (int v = 0; v < V; ++v) {
-      Vector& gradient = Simd<T>::at(tile.gradient + m * width + v * lanes);
-      Vector& sums = Simd<T>::at(tile.sums + m * width + v * lanes);
+      T* gradient = tile.gradient + m * width + v * lanes;
+      T* sums = tile.sums + m * width + v * lanes;
       Vector w = P == 2 ? sum[0][m][v] + sum[P - 1][m][v] : sum[0][m][v];
-      if (!tile.is_first) w += gradient;
+      if (!tile.is_first) w += Simd<T>::load(gradient);
       if (tile.is_last)
-        sums += w * w;
+        Simd<T>::store(sums, Simd<T>::load(sums) + w * w);
       else
-        gradient = w;
+        Simd<T>::store(gradient, w);
     }
 }
 
@@ -219,7 +219,7 @@ void run(const TransposeBlock& block) {
           rows[i] = Simd<T>::load(from + (r + i) * block.row + c);
         exchange_all<1, T>(rows);
         for (int i = 0; i < lanes; ++i)
-          Simd<T>::at(to + (c + i) * block.width + r) = rows[i];
+          Simd<T>::store(to + (c + i) * block.width + r, rows[i]);
       }
 #endif
   for (; c < block.columns; ++c) {
