@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from _environment import environment
-from _models import resnet18
+from _networks import resnet18
 from unlearnkit import ops
 
 ALPHA = 30.0  # of F_f / F_D, where both are squares of normal numbers: some 12 % of all are touched

@@ -189,15 +189,28 @@ def test_numpy_percentile(timed: Time, size: str) -> None:
 
 
 @on_devices
+@backends
 @pytest.mark.parametrize("size", SIZES)
-def test_dampening_factor(timed: Time, device: str, size: str) -> None:
-    forget, reference = parameters(size, device), parameters(size, device)
+def test_dampening(timed: Time, device: str, backend: str, size: str) -> None:
+    need(backend, "dampen", device)
+    weights, forget, reference = (parameters(size, device) for _ in range(3))
+    # lambda = 1 and factors of 1 / 10 at most: what is touched once is touched again in every round
+    touched = timed(
+        f"dampening {size}", device, ops.dampen_, weights, forget, reference, 10.0, bytes=of(forget) * 3
+    )
+    assert 0 < sum(touched) < of(forget) // 4
 
-    def factors() -> list[Tensor]:
-        return [ops.dampening_factor(f, d, 10.0) for f, d in zip(forget, reference, strict=True)]
 
-    found = timed(f"dampening {size}", device, factors, bytes=of(forget) * 3)
-    assert all(0 <= float(part.min()) <= float(part.max()) <= 1 for part in found)
+@on_devices
+@backends
+@pytest.mark.parametrize("size", SIZES)
+def test_channel_scores(timed: Time, device: str, backend: str, size: str) -> None:
+    need(backend, "channel_scores", device)
+    weights, gradients = parameters(size, device), parameters(size, device)
+    found = timed(
+        f"scoring {size}", device, ops.channel_scores, weights, gradients, 10, bytes=of(weights) * 2
+    )
+    assert all(float(part.min()) > 0 for part in found)
 
 
 def of(tensors: list[Tensor]) -> int:

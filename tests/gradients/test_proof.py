@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unlearnkit.data import cross_entropy, evaluating
 from unlearnkit.exceptions import FallbackWarning, UnsupportedModuleError
-from unlearnkit.gradients import SquareSums
+from unlearnkit.gradients import SquareSums, engine
 from unlearnkit.gradients._proof import announce, disagreeing, squares, unproved
 from unlearnkit.gradients._routes import routes
 from unlearnkit.gradients.reference import looped
@@ -255,3 +255,14 @@ def test_what_picks_rows():
         assert routes(func, args, kwargs, 3), (func, args)
     for func, args, kwargs in leaves:
         assert not routes(func, args, kwargs, 3), (func, args)
+
+
+def test_a_sample_is_run_alone_in_the_first_batches_and_now_and_then(monkeypatch):
+    looked = []
+    monkeypatch.setattr(engine, "refuse_company", lambda *_: looked.append(sums._batches))
+    model, batch = nn.Linear(3, 2), (torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))
+    sums = SquareSums(model, cross_entropy)
+    totals = sums.zeros()
+    for _ in range(25):
+        sums.add(batch, totals)
+    assert looked == [*range(8), 8, 16, 24]

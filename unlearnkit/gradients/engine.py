@@ -44,6 +44,9 @@ from unlearnkit.gradients.reference import (
 )
 from unlearnkit.ops.workspace import Workspace
 
+COMPANY = 8
+"""In the first batches so many, and in every so manieth after, a sample is run alone: its loss must not move."""
+
 ATTEMPTS = 4
 """Samples of a batch that are looked at, one by one, where the proof left open whose rows are whose."""
 
@@ -87,14 +90,12 @@ class SquareSums:
         self._observed: set[Key] = set()
         self._shared: set[Key] = set()  # uses whose result is the same for all samples
         self._workspace = Workspace()
-        self._announced = False
-        self._vmap_works = False
-        self._proved = False
-        self._started = False
+        self._announced = self._vmap_works = self._proved = False
+        self._batches = 0  # in the totals
 
     def zeros(self) -> dict[str, Tensor]:
         """Return totals to add to, float64: they stay accurate over millions of samples."""
-        self._started = False
+        self._batches = 0
         return zeros(self.parameters)
 
     def add(self, batch: Batch, totals: dict[str, Tensor]) -> int:
@@ -127,7 +128,7 @@ class SquareSums:
         if not self._announced:  # once, and not before: a batch may show more, and begin again
             announce(self.fallback)
             self._announced = bool(self.fallback)
-        self._started = True
+        self._batches += 1
         return n
 
     # the fast way: one forward and one backward pass ----------------------------------------------
@@ -139,7 +140,8 @@ class SquareSums:
             ledger = Ledger(self.parameters, totals, self._workspace, done)
             ledger.expect(capture.seen.taps)
             torn: list[tuple[Tap, Tensor]] = []
-            refuse_company(self.model, self.loss, batch, losses)
+            if self._batches < COMPANY or self._batches % COMPANY == 0:
+                refuse_company(self.model, self.loss, batch, losses)
             self._backward(capture, losses.sum(), partial(self._collect, ledger, torn, n))
             ledger.close(without={name for tap, _ in torn for name in tap.parameters})
             if not torn:
@@ -284,7 +286,7 @@ class SquareSums:
         self._vmap_works = bool(own) and vmap_agrees(self.model, self.loss, few, truth, own)
         self._proved = True
         now = {key: self._layouts[key][:1] for key in before[1]}
-        if self._started and (before[0].keys() != self.fallback.keys() or before[1] != now):
+        if self._batches and (before[0].keys() != self.fallback.keys() or before[1] != now):
             raise PlanChanged
 
     def _observed_sums(self, few: Batch) -> dict[str, Tensor]:
