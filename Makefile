@@ -37,6 +37,7 @@ bench: $(VENV)/.bench ## time the Fisher beside its peers, half an hour; DATA=DI
 	$(BIN)/python benchmarks/fisher.py --out $(RESULTS)/fisher.json $(BENCH_ARGS)
 	$(BIN)/python benchmarks/fisher.py --sweep --rounds 3 --out $(RESULTS)/sweep.json $(BENCH_ARGS)
 	$(BIN)/python -m pytest -q benchmarks/test_kernels.py --benchmark-json=$(RESULTS)/kernels.json
+	$(BIN)/python benchmarks/memory_bound.py --out $(RESULTS)/memory_bound.json
 	@if [ -n "$(DATA)" ]; then set -e; for study in assd_defaults data_free; do \
 	    $(BIN)/python benchmarks/$$study.py --data "$(DATA)"; done; \
 	fi

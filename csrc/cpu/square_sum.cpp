@@ -13,7 +13,7 @@
 namespace unlearnkit {
 namespace {
 
-constexpr std::int64_t CHUNK_BYTES = 4 << 20;     // of packed samples: they are read again from the cache
+constexpr std::int64_t CHUNK_BYTES = 2 << 20;     // of packed samples: they are read again from the cache
 constexpr std::int64_t CHUNK_POSITIONS = 3072;    // or, if this is more, so many that the sums pay off
 
 std::int64_t round_up(std::int64_t size, std::int64_t unit) { return (size + unit - 1) / unit * unit; }
@@ -63,6 +63,11 @@ struct Plan {
   std::int64_t chunk;         // samples packed at a time
   std::vector<std::int64_t> tap;
   std::vector<std::int32_t> position;
+  struct Phase {
+    std::int64_t from, to, count;  // columns of x that follow each other in a packed row
+  };
+  std::vector<Phase> phases;
+  bool has_margin;  // beside them in a row
 
   Plan(const Convolution& convolution, bool wide) : conv(without_gaps(convolution)), is_double(wide) {
     const Sizes &x = conv.x_sizes, &g = conv.g_sizes;
@@ -95,6 +100,17 @@ struct Plan {
 
   void make_tables() {
     tap.resize(inputs), position.resize(positions);
+    const std::int64_t padding = conv.padding[2], stride = conv.stride[2], width = conv.x_sizes[4];
+    std::int64_t copied = 0;
+    for (std::int64_t p = 0; p < stride; ++p) {
+      // the columns w of x that there are with (w + padding) % stride == p, up to where the taps reach
+      const std::int64_t w = padding > p ? (padding - p + stride - 1) / stride * stride + p - padding : p - padding;
+      const std::int64_t last = std::min(space[2] - padding, width);  // exclusive
+      const std::int64_t count = last > w ? (last - w + stride - 1) / stride : 0;
+      phases.push_back({w, p * columns + (w + padding) / stride, count});
+      copied += count;
+    }
+    has_margin = copied < row();
     if (is_tokens) {
       for (std::int64_t i = 0; i < inputs; ++i)
         tap[i] = i / TILE_INPUTS * TILE_INPUTS * positions + i % TILE_INPUTS;
@@ -123,24 +139,22 @@ struct Plan {
   template <typename T>
   void pack_plane(const T* x, std::int64_t channel, T* to) const {
     x += channel * conv.x_strides[1];
-    const std::int64_t stride = conv.stride[2], step = conv.x_strides[4], width = conv.x_sizes[4];
+    const std::int64_t stride = conv.stride[2], step = conv.x_strides[4];
     for (std::int64_t a = 0; a < space[0]; ++a)
       for (std::int64_t b = 0; b < space[1]; ++b, to += row()) {
         const std::int64_t d = a - conv.padding[0], h = b - conv.padding[1];
-        std::memset(to, 0, sizeof(T) * row());
-        if (d < 0 || d >= conv.x_sizes[2] || h < 0 || h >= conv.x_sizes[3]) continue;
+        const bool is_inside = d >= 0 && d < conv.x_sizes[2] && h >= 0 && h < conv.x_sizes[3];
+        if (!is_inside || has_margin) std::fill_n(to, row(), T{0});
+        if (!is_inside) continue;
         const T* from = x + d * conv.x_strides[2] + h * conv.x_strides[3];
-        const std::int64_t last = std::min(space[2] - conv.padding[2], width);  // exclusive
-        const std::int64_t first = std::max<std::int64_t>(-conv.padding[2], 0);
-        for (std::int64_t phase = 0; phase < stride; ++phase) {
-          // the columns w of x with (w + padding) % stride == phase
-          std::int64_t w = first + ((phase - first - conv.padding[2]) % stride + stride) % stride;
-          T* out = to + phase * columns + (w + conv.padding[2]) / stride;
+        for (const Phase& phase : phases) {
+          T* out = to + phase.to;
           if (stride == 1 && step == 1) {
-            if (last > w) std::memcpy(out, from + w, sizeof(T) * (last - w));
+            std::copy_n(from + phase.from, phase.count, out);
             continue;
           }
-          for (; w < last; w += stride) *out++ = from[w * step];
+          const T* in = from + phase.from * step;
+          for (std::int64_t k = 0; k < phase.count; ++k) out[k] = in[k * stride * step];
         }
       }
     if (is_planes) std::memset(to, 0, sizeof(T) * lanes);
