@@ -24,8 +24,8 @@ from unlearnkit.gradients.reference import (
     vmapped,
 )
 
-KINKS = 30.0
-"""How many times its usual tolerance the rounding of a gradient may reach at the kinks of ReLUs."""
+KINKS = 0.03
+"""What rounding may add up to, relatively, where it moves units over the kinks of ReLUs."""
 
 ALONE = 8
 """About how many samples of a batch pass through the model alone, to see whether their losses change."""
@@ -208,16 +208,19 @@ def unproved(
 
 
 def disagreeing(
-    totals: dict[str, Tensor], truth: dict[str, Tensor], parameters: Parameters, slack: float = 1.0
+    totals: dict[str, Tensor], truth: dict[str, Tensor], parameters: Parameters, least: float = 0.0
 ) -> list[str]:
-    """Name the parameters whose `totals` are not the sums of squares in `truth`."""
+    """Name the parameters whose `totals` are not the sums of squares in `truth`.
+
+    `least` is a tolerance that is used where the usual one is smaller.
+    """
     # gradients that vanish but for rounding (a bias before a norm layer) agree by this floor
     largest = max((float(value.max()) for value in truth.values() if value.numel()), default=0.0)
     wrong = []
     for name, value in totals.items():
         true = truth[name]
         allowed = (
-            slack * tolerance(parameters[name]) * float(true.sum())
+            max(least, tolerance(parameters[name])) * float(true.sum())
             + vanishing(parameters[name]) * largest * true.numel()
         )
         if float((value.to(true) - true).abs().sum()) > allowed:

@@ -64,9 +64,9 @@ def square_sum_(
         Memory to use again; on one CUDA stream.
     precision : str
         What a GPU computes with where x is float32. ``"float32"``: tensor cores, three TF32 products for one,
-        as exact as float32. ``"tf32"`` and ``"bfloat16"`` round x and g to those, and are faster. ``"float32
-        without tensor cores"`` is slower, and keeps an infinity that would become NaN. Elsewhere it is
-        float32 always.
+        about as exact as float32. ``"tf32"`` and ``"bfloat16"`` round x and g to those, for one product.
+        ``"float32 without tensor cores"`` keeps an infinity that would become NaN. Elsewhere it is float32
+        always.
 
     Returns
     -------
