@@ -8,6 +8,7 @@
 
 from unlearnkit import metrics
 from unlearnkit.config import show_config
+from unlearnkit.data import Partition
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import (
     CollapseWarning,
@@ -88,6 +89,7 @@ __all__ = [
     "NegGradPlus",
     "NondeterminismWarning",
     "ParameterMask",
+    "Partition",
     "RandomLabel",
     "RandomScore",
     "ResetFinetune",

@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from unlearnkit.data import as_loader, complement, sample_of, shared, warn_if_random
+from unlearnkit.data import as_loader, complement, in_order, sample_of, shared, warn_if_random
 from unlearnkit.data.loaders import read_indices
 from unlearnkit.exceptions import DataError, NondeterminismWarning
 
@@ -311,3 +311,17 @@ def test_a_batch_sampler_of_ones_own_is_not_seen_through():
     assert read_indices(
         DataLoader(TRAIN, batch_sampler=BatchSampler(RandomSampler(TRAIN), 2, False))
     ) == range(N)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_in_order_reads_the_same_at_every_walk(shuffle):
+    X, y = torch.arange(10.0)[:, None], torch.arange(10)
+    loader = DataLoader(TensorDataset(X, y), batch_size=4, shuffle=shuffle)
+    for _ in range(2):
+        assert torch.cat([batch[1] for batch in in_order(loader)]).tolist() == list(range(10))
+
+
+def test_in_order_leaves_alone_what_draws_at_random():
+    data = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10))
+    loader = DataLoader(data, sampler=WeightedRandomSampler([1.0] * 10, 10))
+    assert in_order(loader) is loader

@@ -18,7 +18,8 @@ from unlearnkit.data.batches import (
 )
 from unlearnkit.data.epochs import EmptyError, Epochs, Mixed
 from unlearnkit.data.guard import device_of, evaluating, preserved_rng, seed_rng
-from unlearnkit.data.loaders import as_loader, complement, sample_of, shared, warn_if_random
+from unlearnkit.data.loaders import as_loader, complement, in_order, sample_of, shared, warn_if_random
+from unlearnkit.data.partition import Partition
 from unlearnkit.data.roles import ForgetRetain, Measured
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Loss",
     "Measured",
     "Mixed",
+    "Partition",
     "as_loader",
     "batch_size",
     "complement",
@@ -37,6 +39,7 @@ __all__ = [
     "device_of",
     "evaluating",
     "forward",
+    "in_order",
     "join_batches",
     "joinable",
     "labels",

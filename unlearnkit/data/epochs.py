@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, default_collate
 
-from unlearnkit.data.batches import Batch, batch_size, take, to_device
-from unlearnkit.data.loaders import read_indices
+from unlearnkit.data.batches import Batch, batch_size, to_device
+from unlearnkit.data.loaders import Part, read_indices
 from unlearnkit.exceptions import DataError
 
 
@@ -89,7 +89,7 @@ class Epochs:
         count = max(1, round(share * self.samples))
         kept = torch.randperm(self.samples, generator=generator)[:count].sort().values  # [count]
         if self.reader is None:
-            return Epochs(_Part(self.source, kept), None, self.device, "drawn part of the")
+            return Epochs(Part(self.source, kept), None, self.device, "drawn part of the")
         part = copy(self)
         part.reader, part.samples = self.reader.part(kept), count
         part.batches = len(_cut(range(count), self.size))
@@ -130,23 +130,6 @@ class Mixed:
         chosen = _cut(torch.randperm(len(self.reader), generator=generator).tolist(), self.second.size)
         for row, batch in zip(chosen, self.reader.read(chosen, generator), strict=True):
             yield torch.tensor(row), to_device(batch, device)
-
-
-@dataclass
-class _Part:
-    """Batches of which some samples are left out."""
-
-    source: Iterable[Batch]
-    kept: Tensor  # the samples' numbers, in order
-
-    def __iter__(self) -> Iterator[Batch]:
-        start = 0
-        for batch in self.source:
-            n = batch_size(batch)
-            inside = self.kept[(self.kept >= start) & (self.kept < start + n)] - start
-            if len(inside):
-                yield take(batch, inside)
-            start += n
 
 
 @dataclass

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from unlearnkit.data.batches import Batch, batch_size
+from unlearnkit.data.batches import Batch, batch_size, take
 from unlearnkit.data.guard import preserved_rng
 from unlearnkit.exceptions import DataError, NondeterminismWarning, warn
 
@@ -109,6 +110,53 @@ def complement(data: Any) -> DataLoader[Any] | None:
     total = len(parent)
     drawn = {int(index) % total for index in chosen}
     return _beside(loader, Subset(parent, [at for at in range(total) if at not in drawn]))
+
+
+def in_order(data: Any) -> Iterable[Batch]:
+    """Return batches of the same samples, each read once, unshuffled and the same at every walk.
+
+    What has no indices (a stream, a sampler that draws at random) is returned as it is.
+    """
+    loader = as_loader(data)
+    indices = read_indices(loader)
+    if indices is None or not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return loader
+    dataset = loader.dataset if isinstance(indices, range) else Subset(loader.dataset, list(indices))
+    return _beside(loader, dataset)
+
+
+def part_of(data: Any, chosen: Tensor) -> Iterable[Batch]:
+    """Return the samples of `data` that a mask [N] selects, in the order of :func:`in_order`."""
+    loader = as_loader(data)
+    indices = read_indices(loader)
+    if indices is None or not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return Part(loader, chosen.nonzero()[:, 0])
+    return _beside(loader, Subset(loader.dataset, [int(indices[at]) for at in chosen.nonzero()[:, 0]]))
+
+
+@dataclass
+class Part:
+    """Batches of which some samples are left out.
+
+    Parameters
+    ----------
+    source : iterable of batches
+    kept : Tensor, shape [M]
+        The samples' numbers, in ascending order.
+    """
+
+    source: Iterable[Batch]
+    kept: Tensor
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield what is left of each batch, where anything is."""
+        start = 0
+        for batch in self.source:
+            n = batch_size(batch)
+            inside = self.kept[(self.kept >= start) & (self.kept < start + n)] - start
+            if len(inside):
+                yield take(batch, inside)
+            start += n
 
 
 def shared(first: Any, second: Any) -> int:

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from unlearnkit.data.batches import Batch
 from unlearnkit.data.loaders import as_loader, complement
+from unlearnkit.data.partition import Partition
+from unlearnkit.exceptions import DataError
 
 USAGE = (
     "fit takes one of three forms:\n"
     "    fit(model, forget)    # retain is the rest of the data set that forget is a Subset of\n"
     "    fit(model, retain, forget)\n"
-    "    fit(model, retain=..., forget=..., validation=...)"
+    "    fit(model, retain=..., forget=..., validation=...)\n"
+    "and in place of the first two a Partition, which holds both"
 )
 
 
@@ -40,11 +43,14 @@ class ForgetRetain:
         known of it
     validation : iterable of batches, or None
         Held-out samples.
+    partition : Partition or None
+        Where the two come from, if they were found.
     """
 
     forget: Iterable[Batch] | Measured
     retain: Iterable[Batch] | Measured | None = None
     validation: Iterable[Batch] | None = None
+    partition: Partition | None = None
 
     @classmethod
     def resolve(
@@ -59,7 +65,11 @@ class ForgetRetain:
         DataError
             If a role is filled with something that is not data.
         """
-        if len(data) == 1 and forget is None:
+        partition = None
+        if len(data) == 1 and isinstance(data[0], Partition) and forget is None and retain is None:
+            partition = data[0]
+            retain, forget = partition
+        elif len(data) == 1 and forget is None:
             forget = data[0]
         elif len(data) == 2 and forget is None and retain is None:
             retain, forget = data
@@ -77,8 +87,13 @@ class ForgetRetain:
             retain = complement(forget)
         if validation is not None:
             validation = as_loader(validation, name="validation")
-        return cls(forget, retain, validation)
+        return cls(forget, retain, validation, partition)
 
 
 def _source(data: Any, name: str) -> Iterable[Batch] | Measured:
+    if isinstance(data, Partition):
+        raise DataError(
+            f"{name} must be data, got a Partition, which holds both sets: pass fit(model, partition) alone, or "
+            f"partition.{name} as {name}."
+        )
     return data if isinstance(data, Measured) else as_loader(data, name=name)
