@@ -60,6 +60,9 @@ class Unlearner(BaseEstimator):
     needs_retain: ClassVar[Literal["data", "importance", "nothing"]] = "importance"
     """What the method must know of the retain set."""
 
+    finds_forget: ClassVar[bool] = False
+    """Whether ``fit(model, data)`` means data of which the method finds out what is to be forgotten."""
+
     loss: Loss | None = None
 
     @overload
@@ -85,8 +88,8 @@ class Unlearner(BaseEstimator):
         Parameters
         ----------
         model : nn.Module
-        *data : one or two of: DataLoader, Dataset, (X, y), Importance
-            ``fit(model, forget)`` or ``fit(model, retain, forget)``.
+        *data : one or two of: DataLoader, Dataset, (X, y), Importance; or a Partition
+            ``fit(model, forget)``, ``fit(model, retain, forget)`` or ``fit(model, partition)``.
         retain, forget : the same, by keyword
             Where retain is left out, it is the rest of the data set that forget is a ``Subset`` of.
             An :class:`~unlearnkit.Importance` in its place is that of the whole training set, the
@@ -118,7 +121,9 @@ class Unlearner(BaseEstimator):
                 f"{self.loss!r}."
             )
         self._validate()
-        roles = ForgetRetain.resolve(data, retain, forget, validation)
+        inner = unwrap(model)
+        with Timer() as finding:
+            roles = self._roles(inner, data, retain, forget, validation)
         if self.needs_retain == "data" and not _is_data(roles.retain):
             got = "nothing" if roles.retain is None else f"an {type(roles.retain).__name__}"
             raise DataError(
@@ -132,7 +137,6 @@ class Unlearner(BaseEstimator):
                 "trains to keep them: leave them out of retain.",
                 IneffectiveWarning,
             )
-        inner = unwrap(model)
         # the walk over a loader draws random numbers, even without shuffling; and a caller may have
         # switched gradients off, which inference mode does beyond what enable_grad can mend
         loaders = (roles.forget, roles.retain, roles.validation)
@@ -140,7 +144,7 @@ class Unlearner(BaseEstimator):
             with Timer() as timer:
                 measured = self._measure(inner, roles)
                 edit = self._fit(inner, roles, measured)
-            self.edit_, self.seconds_ = edit, timer.seconds
+            self.edit_, self.seconds_ = edit, finding.seconds + timer.seconds
             try:
                 self._warn_of_collapse(inner, roles)
             except DataError:
@@ -176,6 +180,12 @@ class Unlearner(BaseEstimator):
 
     def _validate(self) -> None:
         """Check the parameters. Overridden where there are any."""
+
+    def _roles(
+        self, model: nn.Module, data: tuple[Any, ...], retain: Any, forget: Any, validation: Any
+    ) -> ForgetRetain:
+        """Return who is who among the arguments of ``fit``. Overridden where that is to be found out."""
+        return ForgetRetain.resolve(data, retain, forget, validation)
 
     def _measure(self, model: nn.Module, roles: ForgetRetain) -> Any:
         """Return what serves every setting of the parameters. Overridden where something does."""

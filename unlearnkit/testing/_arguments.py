@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
+from unlearnkit.data import Partition
 from unlearnkit.exceptions import DataError
 from unlearnkit.importance import FisherDiagonal, Importance, ImportanceEstimator, LogitNorm
 from unlearnkit.testing._task import FORGET, N_FORGET, N_TOTAL, Recording, Task, loader
 from unlearnkit.testing._tools import (
     Check,
+    finds_forget,
     fresh,
     has_parameter,
     names_a_parameter,
@@ -37,10 +39,15 @@ def check_forms_of_fit(estimator: Any) -> None:
     wanted = task.fit(estimator).edit_
     forms: dict[str, Callable[[], Any]] = {
         "fit(model, forget)": lambda: estimator.fit(model, forget),
+        "fit(model, partition)": lambda: estimator.fit(
+            model, Partition.of(loader(task.train), range(N_FORGET))
+        ),
         "fit(model, forget=)": lambda: estimator.fit(model, forget=forget),
         "fit(model, forget, retain=)": lambda: estimator.fit(model, forget, retain=retain),
         "fit(model, retain=, forget=)": lambda: estimator.fit(model, retain=retain, forget=forget),
     }
+    if estimator.finds_forget:  # then one set is that in which it finds what to forget
+        del forms["fit(model, forget)"]
     for form, fit in forms.items():
         require_same(wanted, fit().edit_, f"{form} and fit(model, retain, forget)")
     kept = estimator.fit_transform(model, retain, forget)
@@ -102,7 +109,7 @@ def check_complement_of_subset(estimator: Any) -> None:
     train = Subset(everything, range(N_TOTAL))
     forget = Subset(train, range(N_FORGET))
     for data in (loader(forget), DataLoader(forget, batch_size=N_FORGET, shuffle=False)):
-        found = estimator.fit(task.model, data).edit_
+        found = estimator.fit(task.model, forget=data).edit_
         require_same(wanted, found, "The rest of a nested Subset, and the retain set itself")
     beyond = sorted(everything.read - set(range(N_TOTAL)))
     require(not beyond, f"samples {beyond} were read, which lie outside of the training set.")
@@ -114,7 +121,7 @@ def check_complement_of_sampler(estimator: Any) -> None:
     task = Task()
     train = Recording(task.train)
     sampler = SubsetRandomSampler(range(N_FORGET), generator=torch.Generator().manual_seed(0))
-    estimator.fit(task.model, DataLoader(train, batch_size=N_FORGET, sampler=sampler))
+    estimator.fit(task.model, forget=DataLoader(train, batch_size=N_FORGET, sampler=sampler))
     rest = set(range(N_FORGET, N_TOTAL))
     # training may stop before it has seen all of them, measuring may not
     read = rest <= train.read if takes_importance(estimator) else bool(rest & train.read)
@@ -126,7 +133,7 @@ def check_missing_retain(estimator: Any) -> None:
     """Where nothing is known of the retain set, a DataError says how to give it."""
     task = Task()
     with refused("A forget set alone", DataError, naming=("retain", "fit(model, retain, forget)")):
-        estimator.fit(task.model, task.arrays(FORGET))
+        estimator.fit(task.model, forget=task.arrays(FORGET))
 
 
 @Check
@@ -151,14 +158,35 @@ def check_total_forget(estimator: Any) -> None:
     """Where all is to be forgotten, a DataError says that nothing is left to keep."""
     task = Task()
     forms: dict[str, tuple[Any, ...]] = {
-        "a Subset of all samples": (loader(Subset(task.train, range(N_TOTAL))),),
+        "a Subset of all samples": (None, loader(Subset(task.train, range(N_TOTAL)))),
         "an empty retain loader": (loader(Subset(task.train, [])), loader(task.train)),
         "an empty retain list": ([], task.forget),
         "retain arrays of no rows": (task.arrays(slice(0, 0)), task.forget),
     }
-    for what, data in forms.items():
+    for what, (retain, forget) in forms.items():
         with refused(f"{what}".capitalize(), DataError, naming=("nothing to keep",)):
-            estimator.fit(task.model, *data)
+            estimator.fit(task.model, retain=retain, forget=forget)
+
+
+@Check.where(finds_forget)
+def check_found_forget_set(estimator: Any) -> None:
+    """What is found in data given whole is a Partition of it, and serves as if it had been given."""
+    task = Task()
+    whole = {"a data set": task.train, "arrays": tuple(task.train.tensors), "a loader": loader(task.train)}
+    for what, data in whole.items():
+        estimator.fit(task.model, data, validation=task.validation)
+        partition = estimator.partition_
+        count = len(partition.indices)
+        require(0 < count < N_TOTAL, f"of {what} {count} of {N_TOTAL} samples were found.")
+        said = torch.equal(partition.is_noisy.nonzero()[:, 0], partition.indices)
+        require(said and len(partition.noise) == N_TOTAL, f"of {what}: the partition contradicts itself.")
+        found, forget = estimator.edit_, partition.indices
+        rest = [i for i in range(N_TOTAL) if i not in set(forget.tolist())]
+        parts = [tuple(t[part] for t in task.train.tensors) for part in (rest, forget)]
+        given = fresh(estimator).fit(task.model, partition).edit_
+        require_same(found, given, f"{what}, and the partition found in it")
+        if what != "a loader":  # else its batches are of 8
+            require_same(found, fresh(estimator).fit(task.model, *parts).edit_, f"{what}, and its parts")
 
 
 @Check.where(takes_importance)

@@ -111,6 +111,11 @@ def needs_samples(estimator: Any) -> bool:
     return estimator.needs_retain == "data"
 
 
+def finds_forget(estimator: Any) -> bool:
+    """Whether a method finds out what is to be forgotten."""
+    return bool(estimator.finds_forget)
+
+
 def takes_importance(estimator: Any) -> bool:
     """Whether an importance can stand in for the retain samples."""
     return estimator.needs_retain == "importance"
