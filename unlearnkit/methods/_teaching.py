@@ -35,8 +35,7 @@ def divergence(teacher: Tensor, student: Tensor, batch: Batch, temperature: floa
     DataError
         If the output is none of class logits.
     """
-    if isinstance(batch, Mapping) and student.dim() > 2:
-        teacher, student = teacher.movedim(-1, 1), student.movedim(-1, 1)
+    teacher, student = classes_second(batch, teacher, student)
     if student.dim() < 2 or student.shape[1] < 2:
         raise DataError(
             f"teaching is for classification: logits [N, K] of 2 classes or more, got an output "
@@ -47,15 +46,21 @@ def divergence(teacher: Tensor, student: Tensor, batch: Batch, temperature: floa
     p = log_p.exp()
     # a class that the teacher rules out counts for nothing, even where both logits are -inf
     terms = torch.where(p == 0, 0, p * (log_p - log_q))  # [N, K, ...]
-    each = terms.sum(1)  # [N, ...]
-    if each.dim() == 1:
-        return each
-    counted = _counted(batch, each)
-    return (each * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+    return over_targets(terms.sum(1), batch)
 
 
-def _counted(batch: Batch, each: Tensor) -> Tensor:
-    target = labels(batch)
-    if target.shape != each.shape or target.is_floating_point():
-        return torch.ones_like(each)
-    return (target != -100).to(each)
+def classes_second(batch: Batch, *logits: Tensor) -> tuple[Tensor, ...]:
+    """Return logits as [N, K, ...]; where batches are mappings they come as [N, ..., K]."""
+    if not isinstance(batch, Mapping):
+        return logits
+    return tuple(each.movedim(-1, 1) if each.dim() > 2 else each for each in logits)
+
+
+def over_targets(values: Tensor, batch: Batch) -> Tensor:
+    """Return the mean [N] of values [N, ...] over the targets that count: whose label is not -100."""
+    if values.dim() == 1:
+        return values
+    target, counted = labels(batch), torch.ones_like(values)
+    if target.shape == values.shape and not target.is_floating_point():
+        counted = (target != -100).to(values)
+    return (values * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)

@@ -96,6 +96,17 @@ class Training(Seeded):
         size = None if self.batch_size == "loader" else self.batch_size
         return Run(edited, model, roles.forget, roles.retain, size, self.loss, seed)
 
+    def _plain(self) -> Trainer:
+        """Return the trainer's settings for a model trained on the way, without those that are for the result."""
+        given = self.trainer or self._default
+        return Trainer(
+            momentum=given.momentum,
+            clip=given.clip,
+            clip_before_mask=given.clip_before_mask,
+            batchnorm=given.batchnorm,
+            precision=given.precision,
+        )
+
     def _train(self, run: Run, mask: Mapping[str, Tensor]) -> None:
         """Train the run's model; `mask` says of what the edit is, by canonical name."""
         trainer = self.trainer or self._default

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from unlearnkit.data import Batch, cross_entropy, evaluating, forward, labels, to_device
 from unlearnkit.methods._run import Run
+from unlearnkit.methods._teaching import classes_second, over_targets
 from unlearnkit.methods.reset import ResetFinetune
 from unlearnkit.selection import ParameterMask
 
@@ -55,20 +56,16 @@ def divergence(logits: Tensor, known: Tensor, batch: Batch, detail: float = 1.0)
         Its labels of -100 do not count. Where labels are no class indices, all classes count alone.
     detail : float
     """
-    if isinstance(batch, Mapping) and logits.dim() > 2:
-        logits, known = logits.movedim(-1, 1), known.movedim(-1, 1)
+    logits, known = classes_second(batch, logits, known)
     # a model may rule a class out with a logit of -inf, and 0 * inf is NaN
     log_p, log_q = (scores.log_softmax(1).clamp(min=LEAST) for scores in (logits, known))
     found = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1)  # [N, ...]
     target = labels(batch)
-    counted = torch.ones_like(found)
     if target.shape == found.shape and not target.is_floating_point():
-        counted = (target != -100).to(found.dtype)
         at = target.long().clamp(min=0)[:, None]
         found = detail * found + (1 - detail) * _of_label(log_p, log_q, at)
-    if found.dim() == 1:
-        return found * counted
-    return (found * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+        found = found * (target != -100)
+    return over_targets(found, batch)
 
 
 def _of_label(log_p: Tensor, log_q: Tensor, at: Tensor) -> Tensor:

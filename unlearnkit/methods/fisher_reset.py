@@ -174,17 +174,6 @@ class FisherReset(Trained):
         kept = run.state.kept = list(sample_of(run.retain.source, LOOKED_AT))
         run.state.retain_goal = known_share(run.original, run, kept) - self.tolerance
 
-    def _plain(self) -> Trainer:
-        """Return the trainer's settings without those that are for the model itself."""
-        given = self.trainer or self._default
-        return Trainer(
-            momentum=given.momentum,
-            clip=given.clip,
-            clip_before_mask=given.clip_before_mask,
-            batchnorm=given.batchnorm,
-            precision=given.precision,
-        )
-
     def _trainable(self, run: Run) -> ParameterMask:
         self.trained_ = ParameterMask.everything(run.source, include=self.include, exclude=self.exclude)
         return self.trained_

@@ -58,6 +58,10 @@ class ResetFinetune(FineTune):
 
     def _begin(self, run: Run) -> None:
         super()._begin(run)
+        self._reset(run)
+
+    def _reset(self, run: Run) -> None:
+        """Give what was selected new values."""
         fresh = fresh_weights(run.source, self.mask_, derived(run.seed, RESET), self.factory, self._strict)
         with torch.no_grad():
             for name, parameter in named_parameters(run.model).items():
