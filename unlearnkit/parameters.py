@@ -134,6 +134,22 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**named_parameters(model), **persistent}
 
 
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a model's modules by canonical name, wrappers looked through; the model itself is "".
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Plain or wrapped.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        The modules themselves. One that stands in two places appears once, under its first name.
+    """
+    return {prefix.removesuffix("."): module for prefix, module in _modules(model)}
+
+
 def bits(tensor: Tensor) -> Tensor:
     """Return a tensor's elements as integer words, in C order.
 

@@ -17,7 +17,7 @@ from unlearnkit.data.batches import (
     tree_map,
 )
 from unlearnkit.data.epochs import EmptyError, Epochs, Mixed
-from unlearnkit.data.guard import device_of, evaluating, preserved_rng, seed_rng
+from unlearnkit.data.guard import aside, device_of, evaluating, preserved_rng, seed_rng
 from unlearnkit.data.loaders import as_loader, complement, in_order, sample_of, shared, warn_if_random
 from unlearnkit.data.partition import Partition
 from unlearnkit.data.roles import ForgetRetain, Measured
@@ -32,6 +32,7 @@ __all__ = [
     "Mixed",
     "Partition",
     "as_loader",
+    "aside",
     "batch_size",
     "complement",
     "cross_entropy",

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+
+_Item = TypeVar("_Item")
 
 
 @contextmanager
@@ -19,12 +21,40 @@ def preserved_rng(*sources: Any) -> Iterator[None]:
 
     Of `sources` that are loaders, the generators of their own too.
     """
-    own = [(generator, generator.get_state()) for generator in _generators(sources)]
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    restore = _snapshot(sources)
     try:
         yield
     finally:
+        restore()
+
+
+def aside(source: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield what a loader or stream does, and keep the caller's random state out of it.
+
+    What `source` draws at random it draws from a state of its own, which begins as the caller's and
+    goes on from item to item.
+    """
+    with preserved_rng(source):
+        items = iter(source)
+        resume = _snapshot([source])
+    while True:
+        with preserved_rng(source):
+            resume()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            resume = _snapshot([source])
+        yield item
+
+
+def _snapshot(sources: Iterable[Any]) -> Callable[[], None]:
+    """Return a function that puts the random state back to what it is now."""
+    own = [(generator, generator.get_state()) for generator in _generators(sources)]
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def restore() -> None:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
@@ -32,6 +62,8 @@ def preserved_rng(*sources: Any) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
         for generator, state in own:
             generator.set_state(state)
+
+    return restore
 
 
 def seed_rng(seed: int, *sources: Any) -> None:

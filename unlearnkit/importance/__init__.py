@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Importance estimators: how much each weight matters for a set of samples."""
 
+from unlearnkit.importance._attribution import Attribution
+from unlearnkit.importance.attribution import GradCAM, GradientActivation
 from unlearnkit.importance.base import Importance
 from unlearnkit.importance.chance import RandomScore
 from unlearnkit.importance.critmem import CritMem
@@ -13,9 +15,12 @@ from unlearnkit.importance.ratio import FisherRatio
 from unlearnkit.importance.saliency import LogitNorm
 
 __all__ = [
+    "Attribution",
     "CritMem",
     "FisherDiagonal",
     "FisherRatio",
+    "GradCAM",
+    "GradientActivation",
     "GradientSaliency",
     "Importance",
     "ImportanceEstimator",

@@ -17,10 +17,10 @@ from unlearnkit.exceptions import DataError, UnsupportedModuleError
 from unlearnkit.gradients.reference import plain_eager
 from unlearnkit.methods._adversary import adversarial, inputs_of, likeliest
 from unlearnkit.methods._checks import check_number
-from unlearnkit.methods._head import last_layer
 from unlearnkit.methods._labels import classes_of, with_labels
 from unlearnkit.methods._run import Run, derived
 from unlearnkit.methods._trained import Trained
+from unlearnkit.structure.layers import last_layer
 
 EXPANSION = 0xB0DE
 """Sets the seed of the extra class's weights apart."""

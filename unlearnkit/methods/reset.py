@@ -10,12 +10,12 @@ import torch
 
 from unlearnkit.importance import ImportanceEstimator
 from unlearnkit.methods._fresh import Factory, check_factory, fresh_weights
-from unlearnkit.methods._head import head_of
 from unlearnkit.methods._run import Run, derived
 from unlearnkit.methods._trainer import Schedules
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.parameters import named_parameters
 from unlearnkit.selection import ParameterMask
+from unlearnkit.structure.layers import head_of
 
 RESET = 0x5E5E
 """Sets the seed of a reset apart: with the original's own seed it would only rewind it."""
