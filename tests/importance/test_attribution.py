@@ -262,6 +262,19 @@ def test_what_the_units_add_makes_up_the_logit_of_a_network_without_biases(width
         torch.testing.assert_close(found, model(X)[torch.arange(5), y].float(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_layer_does_not_depend_on_how_well_samples_are_fitted():
+    model, (X, _) = made(ViT)
+    with torch.no_grad():
+        model.head.weight *= 1e4  # cross-entropy of the predicted class: exactly 0, without a gradient
+    y = copy.deepcopy(model).eval()(X).argmax(1)
+    wrong = (y + 1) % K
+    fitted = torch.arange(N) < 9
+    found = GradCAM(target="loss").measure(model, (X, torch.where(fitted, y, wrong)))
+    assert not found[fitted].any() and found[~fitted].any()
+    named = GradCAM("blocks.1.norm1", "loss").measure(model, (X, wrong))
+    assert torch.equal(found[~fitted], named[~fitted])
+
+
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 5), min_size=1), st.sampled_from(["channels", "map", "summary", "units"]))
 def test_rows_do_not_depend_on_the_batches(sizes, features):
@@ -313,6 +326,22 @@ def test_channels_last_and_sequences_of_channels():
         assert GradientActivation(layer).measure(model, data).shape == (N, channels)
     assert GradCAM("norm").maps(model, data).shape == (N, 4, 6)
     assert GradCAM("act").maps(model, data).shape == (N, 1, 4)
+
+
+def test_an_output_of_a_number_a_sample_is_one_unit():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.one, self.head = nn.Linear(72, 1), nn.Flatten(0), nn.Linear(3, K)
+
+        def forward(self, x):
+            return self.head(x[:, :, 0, 0]) * self.one(self.first(x.flatten(1)))[:, None]
+
+    model, (X, y) = made(Gate)
+    logits = model(X)[torch.arange(N), y].detach().float()
+    found = GradientActivation("one", "label", signed=True).measure(model, (X, y))
+    torch.testing.assert_close(found, logits[:, None])  # the logit is proportional to it
+    torch.testing.assert_close(GradCAM("one").maps(model, (X, y)), logits.relu()[:, None, None])
 
 
 def test_a_mean_over_the_positions_that_have_a_label():
@@ -391,6 +420,8 @@ def test_gradients_of_units_that_write_over_each_other_are_kept_apart():
 
 def test_plain_functions_at_the_edges():
     a, g = torch.zeros(0, 6, 3), torch.zeros(0, 6, 3)
+    model, (X, y) = made(convnet)
+    assert GradCAM().maps(model, (X[:0], y[:0])).shape == (0, 4, 6)
     assert cam(a, g).shape == (0, 6) and summary(cam(a, g), torch.zeros(0)).shape == (0, 4)
     rows = summary(torch.tensor([[0.0, 0, 0, 0], [0, 2, 0, 0], [1, 1, 1, 1]]), torch.tensor([1.0, 2, 3]))
     even = float(np.log(4))

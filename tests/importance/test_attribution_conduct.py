@@ -186,6 +186,17 @@ def test_data_that_cannot_serve_is_refused():
         GradCAM().measure(model, (X, y))
 
 
+def test_samples_of_several_sizes_have_channels_alike_and_maps_that_differ():
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, K)
+    )
+    batches = [(torch.randn(2, 3, size, 6), torch.arange(2)) for size in (4, 5)]
+    assert GradCAM().measure(model, batches).shape == (4, 5)
+    assert GradCAM(features="summary").measure(model, batches).shape == (4, 4)
+    with pytest.raises(DataError, match=r"rows of 8 features, and then of 12.*features='channels'"):
+        GradCAM(features="map").measure(model, batches)
+
+
 class Drawn(Sampler):
     def __init__(self, count):
         self.count = count
