@@ -16,6 +16,7 @@ from unlearnkit.parameters import (
     copy_of,
     digest,
     named_buffers,
+    named_modules,
     named_parameters,
     named_tensors,
     unwrap,
@@ -82,6 +83,7 @@ def test_names_do_not_depend_on_wrappers(wrap):
     assert list(named_parameters(wrapped)) == PARAMETERS
     assert list(named_buffers(wrapped)) == ["kept", "scratch", *STATISTICS]
     assert list(named_tensors(wrapped)) == [*PARAMETERS, "kept", *STATISTICS]
+    assert named_modules(wrapped) == dict(model.named_modules())
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert all(tensor is own[name] for name, tensor in named_tensors(wrapped).items())
 
@@ -100,12 +102,16 @@ def test_names_agree_with_pytorch_on_a_plain_model():
     model = Tied()
     assert list(named_parameters(model)) == [name for name, _ in model.named_parameters()]
     assert list(named_buffers(model)) == [name for name, _ in model.named_buffers()]
+    assert named_modules(model) == dict(model.named_modules())
 
 
 def test_wrappers_inside_the_model_are_looked_through():
     model = nn.Sequential(compiled(nn.Linear(2, 2)), nn.DataParallel(nn.Linear(2, 2)))
     assert "0._orig_mod.weight" in dict(model.named_parameters())
     assert list(named_parameters(model)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert {name: type(module) for name, module in named_modules(model).items()} == {
+        "": nn.Sequential, "0": nn.Linear, "1": nn.Linear,
+    }  # fmt: skip
 
 
 def test_a_module_met_twice_counts_once():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from unlearnkit.data import device_of, evaluating, preserved_rng, seed_rng
+from unlearnkit.data import aside, device_of, evaluating, preserved_rng, seed_rng
 
 
 def draws():
@@ -22,6 +22,28 @@ def test_preserved_rng_gives_the_state_back():
         draws()
         raise KeyError
     assert draws() == first
+
+
+def test_aside_keeps_the_random_numbers_of_a_source_from_the_callers():
+    class Drawing:
+        def __iter__(self):
+            for _ in range(3):
+                yield draws()
+
+    own = torch.Generator().manual_seed(1)
+    loader = DataLoader(range(100), sampler=RandomSampler(range(9), True, 80, own))
+    for source in (Drawing(), loader):
+        with preserved_rng(source):
+            alone = list(source)
+        with preserved_rng(source):
+            expected = [draws() for _ in alone]
+        before = own.get_state()
+        with preserved_rng(source):
+            both = [(item, draws()) for item in aside(source)]
+        assert [item for item, _ in both] == alone  # as if nobody else had drawn
+        assert [drawn for _, drawn in both] == expected
+        assert torch.equal(own.get_state(), before)
+        assert len({str(item) for item in alone}) > 2
 
 
 def test_generators_of_loaders_are_preserved_and_seeded():

@@ -139,9 +139,9 @@ def test_the_model_is_left_as_it_was_even_by_an_error(build):
 
 
 def test_a_model_without_such_a_layer_is_told():
-    with pytest.raises(UnsupportedModuleError, match="no Linear and no convolution before its head.*layer="):
+    with pytest.raises(UnsupportedModuleError, match=r"no Linear and no convolution before its head.*layer="):
         last_hidden(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), BATCH)
-    with pytest.raises(UnsupportedModuleError, match="no layer with parameters.*name it with head="):
+    with pytest.raises(UnsupportedModuleError, match=r"no layer with parameters.*name it with head="):
         last_layer(nn.Flatten(), BATCH, "name it with head=")
     assert called_layers(nn.Flatten(), BATCH) == []
     assert last_conv(nn.Flatten(), BATCH) is None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,13 +31,32 @@ from unlearnkit.exceptions import DataError
 from unlearnkit.gradients import refuse_batch_statistics
 from unlearnkit.gradients.pairs import upcast
 from unlearnkit.gradients.reference import plain_eager
-from unlearnkit.importance._score import TARGETS, scores_of
+from unlearnkit.importance._score import TARGETS, Scores, scores_of
 from unlearnkit.importance._site import Site, find_site, refuse_other_order
 from unlearnkit.importance._watch import Watch, gradient_at
 from unlearnkit.importance.base import NoSamplesError, refuse_bad_weights
 from unlearnkit.parameters import unwrap
 
 FEW = 8  # samples that show what a layer's output is like
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of a batch at a layer.
+
+    Attributes
+    ----------
+    activation, gradient : Tensor, shape [n, P, C]
+        The gradient is that of the scores.
+    shape : tuple of int
+        Of a map of its positions, those before an image's patches left out.
+    scores : Scores
+    """
+
+    activation: Tensor
+    gradient: Tensor
+    shape: tuple[int, ...]
+    scores: Scores
 
 
 class Attribution(BaseEstimator):
@@ -83,8 +102,8 @@ class Attribution(BaseEstimator):
             If the data is empty or does not fit the model, the layer is none that can be looked at,
             or a weight or feature is not finite.
         UnsupportedModuleError
-            If the model mixes the samples of a batch, its output does not depend on the layer, or no
-            layer is named and none is found.
+            If a BatchNorm has no statistics but those of the batch, which mixes its samples; if the
+            output does not depend on the layer; or no layer is named and none is found.
         """
         self._validate()
         refuse_bad_weights(model)
@@ -109,7 +128,7 @@ class Attribution(BaseEstimator):
         return torch.cat(list(tqdm(batches, desc="attribution", disable=not progress, leave=False)))
 
     def _stream(self, model: nn.Module, loader: Iterable[Batch], loss: Loss | None) -> Iterator[Tensor]:
-        site: Site | None = None
+        site, width = None, 0
         for batch in aside(loader):
             if batch_size(batch) == 0:
                 continue
@@ -117,6 +136,12 @@ class Attribution(BaseEstimator):
                 batch = plain(batch, model)
                 site = site or self._site(model, batch, loss)
                 rows = self._features(model, batch, site, loss).float().cpu()  # [n, D]
+            width = width or rows.shape[1]
+            if rows.shape[1] != width:
+                raise DataError(
+                    f"rows of {width} features, and then of {rows.shape[1]}: samples are not all of one size, and "
+                    "features='map' has a value for each position. Use features='channels' or 'summary'."
+                )
             finite = rows.isfinite().all(1)
             if not bool(finite.all()):
                 raise DataError(
@@ -135,22 +160,20 @@ class Attribution(BaseEstimator):
 
     def _site(self, model: nn.Module, batch: Batch, loss: Loss | None) -> Site:
         few = take(batch, slice(0, FEW))
-        return find_site(model, few, self.layer, partial(self._scores, model, loss), self._of_map)
+        # of a fitted sample the loss has no gradient, and logits always have one
+        target = "loss" if self.target == "loss" and loss is not None else "predicted"
+        return find_site(
+            model, few, self.layer, lambda: scores_of(model, few, target, loss).values, self._of_map
+        )
 
-    def _scores(self, model: nn.Module, loss: Loss | None, batch: Batch) -> Tensor:
-        return scores_of(model, batch, self.target, loss)
-
-    def _look(
-        self, model: nn.Module, batch: Batch, site: Site, loss: Loss | None
-    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Return the activations [n, P, C], the scores' gradient there, and the shape of a map."""
+    def _look(self, model: nn.Module, batch: Batch, site: Site, loss: Loss | None) -> Seen:
         with Watch({site.name: site.module}) as watch:
-            scores = self._scores(model, loss, batch)
+            scores = scores_of(model, batch, self.target, loss)
         output = watch.outputs[site.name]
         refuse_other_order(site.name, output, batch_size(batch))
-        gradient = gradient_at(site.name, output, scores)
+        gradient = gradient_at(site.name, output, scores.values)
         a, g = (site.by_position(upcast(tensor.detach())) for tensor in (output, gradient))
-        return a, g, site.map_shape(output)
+        return Seen(a, g, site.map_shape(output), scores)
 
     def _validate(self) -> None:
         if self.layer is not None and not (isinstance(self.layer, str) and self.layer):
@@ -174,6 +197,7 @@ def plain(batch: Batch, model: nn.Module) -> Batch:
 
 
 def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Check a parameter that is one of some words."""
     if value not in known:
         said = ", ".join(map(repr, known[:-1]))
         raise DataError(f"{name} must be {said} or {known[-1]!r}, got {value!r}.")

@@ -7,6 +7,7 @@ Legend: N samples, K classes, Q positions of an output for each sample (pixels, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,32 @@ from unlearnkit.gradients.reference import loss_values, per_sample_losses
 TARGETS = ("label", "predicted", "margin", "max", "loss")
 
 
-def scores_of(model: nn.Module, batch: Batch, target: str, loss: Loss | None) -> Tensor:
-    """Run the model; return scores [S, N] in the graph.
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of a batch.
+
+    Attributes
+    ----------
+    values : Tensor, shape [S, N]
+        In the graph.
+    logits : Tensor or None
+        None where only losses are known: `values` are those, below zero.
+    """
+
+    values: Tensor
+    logits: Tensor | None = None
+
+    def losses(self, model: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
+        """Return the losses [N] of the given labels, without a graph."""
+        if self.logits is None:
+            return -self.values[0].detach()
+        if loss is not None:
+            return loss_values(model, loss, batch)
+        return cross_entropy_of(self.logits.detach(), labels(batch), isinstance(batch, Mapping))
+
+
+def scores_of(model: nn.Module, batch: Batch, target: str, loss: Loss | None) -> Scores:
+    """Run the model, and score each sample.
 
     Where a sample has several labels (pixels, tokens), the mean over those that are not -100.
 
@@ -39,7 +64,7 @@ def scores_of(model: nn.Module, batch: Batch, target: str, loss: Loss | None) ->
         If there are no logits of classes, or labels do not fit them.
     """
     if target == "loss":
-        return -per_sample_losses(model, loss or cross_entropy, batch)[None]
+        return Scores(-per_sample_losses(model, loss or cross_entropy, batch)[None])
     logits = forward(model, batch)
     if logits.dim() < 2:
         raise DataError(
@@ -48,11 +73,11 @@ def scores_of(model: nn.Module, batch: Batch, target: str, loss: Loss | None) ->
         )
     classes_last = isinstance(batch, Mapping) or logits.dim() == 2
     rows = logits.movedim(-1 if classes_last else 1, -1)  # [N, ..., K]
-    rows = rows.reshape(len(rows), -1, rows.shape[-1])  # [N, Q, K]
+    rows = rows[:, None] if rows.dim() == 2 else rows.flatten(1, -2)  # [N, Q, K]
     if target == "max":
-        return rows.mean(1).T  # [K, N]
+        return Scores(rows.mean(1).T, logits)
     if target == "predicted":
-        return rows.max(-1).values.mean(1)[None]
+        return Scores(rows.max(-1).values.mean(1)[None], logits)
     given = _classes(logits, batch).reshape(rows.shape[:2])  # [N, Q]
     counted, index = given != -100, given.clamp(min=0)[..., None]
     own = rows.gather(-1, index)[..., 0]  # [N, Q]
@@ -62,12 +87,7 @@ def scores_of(model: nn.Module, batch: Batch, target: str, loss: Loss | None) ->
                 "target='margin' compares classes, and the model has one output: use target='loss'."
             )
         own = own - rows.scatter(-1, index, -torch.inf).max(-1).values
-    return ((own * counted).sum(1) / counted.sum(1).clamp(min=1))[None]
-
-
-def losses_of(model: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
-    """Return the loss [N] of the given labels, without a graph."""
-    return loss_values(model, loss or cross_entropy, batch)
+    return Scores(((own * counted).sum(1) / counted.sum(1).clamp(min=1))[None], logits)
 
 
 def _classes(logits: Tensor, batch: Batch) -> Tensor:

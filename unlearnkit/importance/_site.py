@@ -18,9 +18,6 @@ from unlearnkit.importance._watch import Watch
 from unlearnkit.parameters import named_modules
 from unlearnkit.structure.layers import before_head, called_layers, last_hidden
 
-Score = Callable[[Batch], Tensor]
-"""Runs the model; returns scores [S, N], in the graph."""
-
 CHANNELS_FIRST = (_ConvNd, _NormBase, nn.GroupNorm)
 CHANNELS_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
@@ -50,9 +47,9 @@ class Site:
 
     def by_position(self, tensor: Tensor) -> Tensor:
         """Return an output [N, ...] as [N, P, C], extra positions first."""
-        if tensor.dim() == 1:
-            tensor = tensor[:, None]
-        return tensor.movedim(self.channels, -1).reshape(len(tensor), -1, tensor.shape[self.channels])
+        if tensor.dim() < 3:
+            return tensor[:, None] if tensor.dim() == 2 else tensor[:, None, None]
+        return tensor.movedim(self.channels, -1).flatten(1, -2)
 
     def map_shape(self, output: Tensor) -> tuple[int, ...]:
         """Return the shape of a map of an output [N, ...]: (h, w); more or fewer dimensions are kept."""
@@ -63,7 +60,9 @@ class Site:
         return self.grid if self.grid is not None and length == math.prod(self.grid) else (1, length)
 
 
-def find_site(model: nn.Module, batch: Batch, layer: str | None, score: Score, of_map: bool) -> Site:
+def find_site(
+    model: nn.Module, batch: Batch, layer: str | None, score: Callable[[], Tensor], of_map: bool
+) -> Site:
     """Find out how the output of a module is to be read; where `layer` is None, which module.
 
     Parameters
@@ -74,6 +73,7 @@ def find_site(model: nn.Module, batch: Batch, layer: str | None, score: Score, o
     layer : str or None
         Its canonical name.
     score : callable
+        Runs the model on them, and returns scores [S, N] in the graph.
     of_map : bool
         Where no layer is named: look for the last layer with a map of positions that all matter, the last
         hidden layer where there is none; else take the last hidden layer.
@@ -95,7 +95,7 @@ def find_site(model: nn.Module, batch: Batch, layer: str | None, score: Score, o
             raise DataError(f"layer={layer!r} is no module of the model. {_would_do(layers)}")
         modules[layer] = known[layer]
     with Watch(modules) as watch:
-        scores = score(batch)
+        scores = score()
     if layer is None:
         layer = _last_map(layers, watch.outputs, scores) or last_hidden(model, batch)
     if layer not in watch.outputs:

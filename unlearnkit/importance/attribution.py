@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from unlearnkit.data import Batch, Loss
 from unlearnkit.exceptions import DataError
 from unlearnkit.gradients import refuse_batch_statistics
-from unlearnkit.importance._attribution import Attribution, one_of, plain, untouched
-from unlearnkit.importance._score import losses_of
+from unlearnkit.importance._attribution import Attribution, Seen, one_of, plain, untouched
 from unlearnkit.importance._site import Site
 from unlearnkit.parameters import unwrap
 
@@ -86,7 +85,7 @@ class GradCAM(Attribution):
         -------
         Tensor, shape [n, h, w]
             Of float32, on the CPU, zero or more, at the resolution of the layer. A layer with one
-            dimension of positions, or none, has h = 1.
+            dimension of positions, or none, has h = 1; one with three has [n, d, h, w].
 
         Raises
         ------
@@ -99,17 +98,17 @@ class GradCAM(Attribution):
         with untouched(inner):
             batch = plain(batch, inner)
             site = self._site(inner, batch, loss)
-            activation, gradient, shape = self._look(inner, batch, site, loss)
-            found = cam(activation[:, site.extra :], gradient[:, site.extra :])  # [n, P]
-        return found.float().cpu().reshape(-1, *shape)
+            seen = self._look(inner, batch, site, loss)
+            found = cam(*_patches(seen, site))  # [n, P]
+        return found.float().cpu().reshape(len(found), *seen.shape)
 
     def _features(self, model: nn.Module, batch: Batch, site: Site, loss: Loss | None) -> Tensor:
-        activation, gradient, _ = self._look(model, batch, site, loss)
-        activation, gradient = activation[:, site.extra :], gradient[:, site.extra :]  # [n, P, C]
+        seen = self._look(model, batch, site, loss)
+        activation, gradient = _patches(seen, site)
         if self.features == "channels":
             return activation.mean(1) * gradient.mean(1)
         found = cam(activation, gradient)
-        return found if self.features == "map" else summary(found, losses_of(model, batch, loss))
+        return found if self.features == "map" else summary(found, seen.scores.losses(model, batch, loss))
 
     def _validate(self) -> None:
         super()._validate()
@@ -160,14 +159,19 @@ class GradientActivation(Attribution):
         self.signed = signed
 
     def _features(self, model: nn.Module, batch: Batch, site: Site, loss: Loss | None) -> Tensor:
-        activation, gradient, _ = self._look(model, batch, site, loss)
-        found = (activation * gradient).sum(1)  # [n, C]
+        seen = self._look(model, batch, site, loss)
+        found = (seen.activation * seen.gradient).sum(1)  # [n, C]
         return found if self.signed else found.abs()
 
     def _validate(self) -> None:
         super()._validate()
         if not isinstance(self.signed, bool):
             raise DataError(f"signed must be True or False, got {self.signed!r}.")
+
+
+def _patches(seen: Seen, site: Site) -> tuple[Tensor, Tensor]:
+    """Return activations and gradients [n, P, C] without the positions that are no patches."""
+    return seen.activation[:, site.extra :], seen.gradient[:, site.extra :]
 
 
 def cam(activation: Tensor, gradient: Tensor) -> Tensor:
