@@ -30,6 +30,7 @@ from unlearnkit.importance import (
     LayerDepth,
     LogitNorm,
     RandomScore,
+    Sensitivity,
     WeightedSaliency,
 )
 from unlearnkit.methods import (
@@ -96,6 +97,7 @@ __all__ = [
     "Retrain",
     "SalUn",
     "SalUnSoft",
+    "Sensitivity",
     "Trainer",
     "UnlearnError",
     "UnlearnWarning",
