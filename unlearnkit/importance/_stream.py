@@ -122,9 +122,10 @@ class Stream:
         for layer, activations in found.items():
             column = values.to(activations.device, torch.float64)[:, None]
             rows = torch.cat([activations, column], 1)  # [N, O + 1]
-            if layer not in self.moments:
-                self.moments[layer] = Moments.none(rows.shape[1], rows.device)
-            self.moments[layer].add(rows)
+            if layer in self.moments:
+                self.moments[layer].add(rows)
+            else:
+                self.moments[layer] = Moments(rows)
 
     def _chosen(self, batch: Batch) -> dict[str, Units]:
         """Return the units that are measured."""
