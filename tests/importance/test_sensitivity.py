@@ -351,7 +351,7 @@ def test_what_cannot_be_compared_is_refused(model, data):
         (ForgetRetain(data.forget, stored), "got an Importance for the retain set"),
         (ForgetRetain(stored, data.retain), "got an Importance for the forget set"),
         (ForgetRetain(empty, data.retain), "the forget set: the data is empty"),
-        (ForgetRetain(data.forget, empty), "the retain set: the data is empty"),
+        (ForgetRetain(data.forget, empty), "there is nothing to keep"),
     ):
         with pytest.raises(DataError, match=words):
             Sensitivity().measure(model, roles)
@@ -404,6 +404,9 @@ def test_models_without_units_to_tell_apart_are_refused(data):
     frozen[1].requires_grad_(False)
     with pytest.raises(UnsupportedModuleError, match="no linear layer or convolution before"):
         Sensitivity().measure(frozen, roles)
+    frozen[1].bias.requires_grad_(True)
+    found = Sensitivity().measure(frozen, roles)
+    assert found.sums["1.bias"].isfinite().all() and "1.weight" not in found.sums
     frozen[1].requires_grad_(True)
     with pytest.raises(
         UnsupportedModuleError, match="layers='fc' matches none of the layers that have units: 1"

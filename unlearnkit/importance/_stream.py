@@ -15,6 +15,7 @@ from unlearnkit.exceptions import DataError, UnsupportedModuleError
 from unlearnkit.gradients.reference import loss_values
 from unlearnkit.importance._regression import Moments
 from unlearnkit.importance.base import NoSamplesError, walk
+from unlearnkit.importance.evidence import NOTHING_TO_KEEP
 from unlearnkit.parameters import named_parameters
 from unlearnkit.structure import Units, activations_of, forward_pass, units_of
 
@@ -36,7 +37,7 @@ class Stream:
     Attributes
     ----------
     units : dict of str to Units
-        By layer: those that are trainable and not the model's outputs. Known after the first batch.
+        By layer: those with a trainable part that are not the model's outputs. Known after the first batch.
     moments : dict of str to Moments
         Of rows of O activations and the target.
     samples : int
@@ -93,6 +94,8 @@ class Stream:
         try:
             walk(source, add, progress)
         except NoSamplesError as error:
+            if role == "retain":
+                raise DataError(NOTHING_TO_KEEP) from error
             raise DataError(f"the {role} set: {error}") from error
         if target is not None and target.dim() and self.samples - start < len(target):
             raise DataError(_uneven(role, len(target)))
@@ -137,7 +140,7 @@ class Stream:
         hidden = {
             layer: units
             for layer, units in found.items()
-            if not units.is_output and parameters[units.weight].requires_grad
+            if not units.is_output and any(parameters[name].requires_grad for name in units.parameters)
         }
         patterns = [self.layers] if isinstance(self.layers, str) else self.layers
         if patterns is None:
@@ -166,5 +169,5 @@ def _nothing(hidden: list[str], layers: object, left_out: dict[str, str]) -> str
     why = "".join(f"; {layer or 'the model itself'}: {reason}" for layer, reason in left_out.items())
     return (
         "the model has no linear layer or convolution before its output layer whose units can be told "
-        f"apart{why}. Use another importance, such as 'fisher_ratio'."
+        f"apart{why}. Set another importance, such as importance='fisher_ratio'."
     )

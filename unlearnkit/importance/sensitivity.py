@@ -27,7 +27,7 @@ from unlearnkit.importance._regression import regress
 from unlearnkit.importance._stream import Stream
 from unlearnkit.importance.base import Importance, refuse_bad_weights
 from unlearnkit.importance.estimator import ImportanceEstimator
-from unlearnkit.parameters import unwrap
+from unlearnkit.parameters import named_parameters, unwrap
 
 MARGIN = 2.0**-20
 """How far, as a share of their range, the scores of units lie above those of what is no unit's."""
@@ -144,8 +144,7 @@ class Sensitivity(ImportanceEstimator):
         self._validate()
         roles = data if isinstance(data, ForgetRetain) else _resolved(data)
         inner = unwrap(model)
-        parameters = measured_parameters(inner)
-        sums = zeros(parameters)
+        sums = zeros(measured_parameters(inner))
         refuse_bad_weights(inner)
         sources = self._sources(roles)
         stream = Stream(inner, loss, self.features == "preactivation", self.layers)
@@ -156,6 +155,7 @@ class Sensitivity(ImportanceEstimator):
         stream.check()
         for value in sums.values():
             value.fill_(-math.inf)
+        parameters = named_parameters(inner)
         for layer, units in stream.units.items():
             single = parameters[units.weight].dtype is not torch.float64
             rounding = 4 * torch.finfo(torch.float32 if single else torch.float64).eps
