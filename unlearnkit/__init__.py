@@ -32,6 +32,7 @@ from unlearnkit.importance import (
     LayerDepth,
     LogitNorm,
     RandomScore,
+    Sensitivity,
     WeightedSaliency,
 )
 from unlearnkit.methods import (
@@ -100,6 +101,7 @@ __all__ = [
     "Retrain",
     "SalUn",
     "SalUnSoft",
+    "Sensitivity",
     "Trainer",
     "UnlearnError",
     "UnlearnWarning",

@@ -14,6 +14,7 @@ from unlearnkit import (
     LayerDepth,
     LogitNorm,
     RandomScore,
+    Sensitivity,
     WeightedSaliency,
 )
 from unlearnkit.data import ForgetRetain
@@ -35,6 +36,9 @@ ALL = [
     CritMem(max_samples=4),
     LayerDepth(),
     LayerDepth("shallowest"),
+    Sensitivity(),
+    Sensitivity("error", mode="absolute"),
+    Sensitivity.published(),
     RandomScore(),
     RandomScore(WeightedSaliency(), "channels"),
 ]

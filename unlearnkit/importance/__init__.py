@@ -13,6 +13,7 @@ from unlearnkit.importance.gradient import GradientSaliency, WeightedSaliency
 from unlearnkit.importance.names import named
 from unlearnkit.importance.ratio import FisherRatio
 from unlearnkit.importance.saliency import LogitNorm
+from unlearnkit.importance.sensitivity import Sensitivity
 
 __all__ = [
     "Attribution",
@@ -27,6 +28,7 @@ __all__ = [
     "LayerDepth",
     "LogitNorm",
     "RandomScore",
+    "Sensitivity",
     "WeightedSaliency",
     "named",
 ]

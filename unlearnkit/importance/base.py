@@ -63,8 +63,8 @@ class Importance:
 
     @property
     def is_signed(self) -> bool:
-        """Whether it is sums of gradients as they are, so that entries may be below zero."""
-        return self.kind.startswith("gradient/")
+        """Whether entries may be below zero: sums of gradients as they are, or coefficients."""
+        return self.kind.startswith(("gradient/", "sensitivity/"))
 
     def mean(self) -> dict[str, Tensor]:
         """Return sums / count, zeros where nothing was counted."""

@@ -14,6 +14,7 @@ from unlearnkit.importance.fisher import FisherDiagonal
 from unlearnkit.importance.gradient import GradientSaliency, WeightedSaliency
 from unlearnkit.importance.ratio import FisherRatio
 from unlearnkit.importance.saliency import LogitNorm
+from unlearnkit.importance.sensitivity import Sensitivity
 
 NAMES: dict[str, Callable[[], ImportanceEstimator]] = {
     "fisher": FisherDiagonal,
@@ -22,6 +23,7 @@ NAMES: dict[str, Callable[[], ImportanceEstimator]] = {
     "weighted": WeightedSaliency,
     "logit_norm": LogitNorm,
     "critmem": CritMem,
+    "sensitivity": Sensitivity,
     "deepest": lambda: LayerDepth("deepest"),
     "shallowest": lambda: LayerDepth("shallowest"),
     "random": RandomScore,
