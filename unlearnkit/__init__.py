@@ -21,6 +21,7 @@ from unlearnkit.exceptions import (
     UnlearnWarning,
     UnsupportedModuleError,
 )
+from unlearnkit.finding import MixtureFinder, find_forget_set
 from unlearnkit.importance import (
     CritMem,
     FisherDiagonal,
@@ -39,6 +40,7 @@ from unlearnkit.methods import (
     ASSD,
     DEL,
     LFSSD,
+    RLAP,
     SCRUB,
     SSD,
     BadTeacher,
@@ -51,6 +53,7 @@ from unlearnkit.methods import (
     JiT,
     L1Sparse,
     NegGradPlus,
+    Prune,
     RandomLabel,
     ResetFinetune,
     Retrain,
@@ -66,6 +69,7 @@ __all__ = [
     "ASSD",
     "DEL",
     "LFSSD",
+    "RLAP",
     "SCRUB",
     "SSD",
     "BadTeacher",
@@ -95,6 +99,7 @@ __all__ = [
     "NondeterminismWarning",
     "ParameterMask",
     "Partition",
+    "Prune",
     "RandomLabel",
     "RandomScore",
     "ResetFinetune",

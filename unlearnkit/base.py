@@ -127,7 +127,7 @@ class Unlearner(BaseEstimator):
         if self.needs_retain == "data" and not _is_data(roles.retain):
             got = "nothing" if roles.retain is None else f"an {type(roles.retain).__name__}"
             raise DataError(
-                f"{type(self).__name__} trains on the retain set, so it needs the samples "
+                f"{type(self).__name__} looks at the samples of the retain set, so it needs them "
                 f"themselves, and got {got}: pass fit(model, retain, forget). ASSD and SSD can "
                 "work from a stored importance."
             )

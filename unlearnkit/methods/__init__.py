@@ -10,9 +10,11 @@ from unlearnkit.methods.finetune import FineTune, L1Sparse
 from unlearnkit.methods.fisher_reset import FisherReset
 from unlearnkit.methods.influence import InfluenceUnlearning
 from unlearnkit.methods.jit import JiT
+from unlearnkit.methods.prune import Prune
 from unlearnkit.methods.random_label import RandomLabel, SalUn
 from unlearnkit.methods.reset import DEL, ResetFinetune
 from unlearnkit.methods.retrain import Retrain
+from unlearnkit.methods.rlap import RLAP
 from unlearnkit.methods.salun_soft import SalUnSoft
 from unlearnkit.methods.scrub import SCRUB
 from unlearnkit.methods.ssd import LFSSD, SSD
@@ -21,6 +23,7 @@ __all__ = [
     "ASSD",
     "DEL",
     "LFSSD",
+    "RLAP",
     "SCRUB",
     "SSD",
     "BadTeacher",
@@ -33,6 +36,7 @@ __all__ = [
     "JiT",
     "L1Sparse",
     "NegGradPlus",
+    "Prune",
     "RandomLabel",
     "ResetFinetune",
     "Retrain",

@@ -153,7 +153,9 @@ def units_of(model: nn.Module, batch: Batch, run: Run = forward_pass) -> UnitsBy
     return UnitsByLayer(found, left_out | silent)
 
 
-def closure(model: nn.Module, batch: Batch, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def closure(
+    model: nn.Module, batch: Batch, mask: Mapping[str, Tensor], run: Run = forward_pass
+) -> dict[str, Tensor]:
     """Return the mask of whole units: all that is theirs, of each whose row is selected whole.
 
     What is selected besides, in part or of no unit, is left out; so are the model's outputs, and
@@ -162,8 +164,8 @@ def closure(model: nn.Module, batch: Batch, mask: Mapping[str, Tensor]) -> dict[
     Parameters
     ----------
     model : nn.Module
-    batch : Batch
-        Any samples; see :func:`units_of`.
+    batch, run
+        As of :func:`units_of`.
     mask : mapping of str to bool Tensor
         By canonical name and of the parameter's shape, as a ``ParameterMask`` is.
 
@@ -174,7 +176,7 @@ def closure(model: nn.Module, batch: Batch, mask: Mapping[str, Tensor]) -> dict[
     """
     parameters = named_parameters(model)
     found = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in parameters.items()}
-    for units in units_of(model, batch).values():
+    for units in units_of(model, batch, run).values():
         if units.weight not in mask or units.is_output or mask[units.weight].numel() == 0:
             continue
         rows = mask[units.weight].flatten(1).all(1).cpu()  # [O]
