@@ -60,6 +60,10 @@ class IneffectiveWarning(UnlearnWarning):
     """The edit changed nothing, or too little for the forget set to have been forgotten."""
 
 
+class SeparationWarning(UnlearnWarning):
+    """The noisy part that was found in a data set is hardly to be told from the rest."""
+
+
 def warn(message: str, category: type[UnlearnWarning]) -> None:
     """Warn at the line of the user's code that called the library, however deep this call lies.
 

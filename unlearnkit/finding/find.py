@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One door to all that tells the noisy part of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from unlearnkit.data import Loss, Partition
+from unlearnkit.finding.base import Finder
+from unlearnkit.finding.mixture import MixtureFinder
+
+
+def find_forget_set(
+    model: nn.Module, data: Any, finder: Any = None, loss: Loss | None = None, progress: bool = False
+) -> Partition:
+    """Divide the data that a model was trained on into a clean and a noisy part.
+
+    What it returns goes to any estimator: ``ASSD().fit(model, find_forget_set(model, data))``.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It is left as it was.
+    data : DataLoader, Dataset or (X, y)
+    finder : Finder, or array, optional
+        :class:`MixtureFinder` where left out, :class:`LabelIssues` for wrong labels alone. Or what
+        another tool has found: a mask [N], probabilities [N] of being noisy, indices [M], or the
+        table of cleanlab's ``find_label_issues``.
+    loss : callable, optional
+        ``loss(model, batch) -> Tensor [N]``, cross-entropy where left out.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Partition
+
+    Raises
+    ------
+    DataError
+        If what was found does not fit the data; and as ``finder.find``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from unlearnkit import find_forget_set
+    >>> model, data = torch.nn.Linear(2, 3), (torch.zeros(4, 2), torch.tensor([0, 1, 2, 0]))
+    >>> find_forget_set(model, data, [False, True, False, False])
+    Partition: 1 of 4 samples noisy (25.0 %)
+    """
+    if finder is None:
+        finder = MixtureFinder()
+    if isinstance(finder, Finder):
+        return finder.find(model, data, loss, progress)
+    if hasattr(finder, "columns") and "is_label_issue" in finder.columns:
+        finder = finder["is_label_issue"].to_numpy()
+    return Partition.of(data, finder)
