@@ -57,6 +57,7 @@ from unlearnkit.methods import (
     Trainer,
 )
 from unlearnkit.selection import ParameterMask, select
+from unlearnkit.structure import compact
 
 __version__ = "0.1.0"
 
@@ -104,6 +105,7 @@ __all__ = [
     "UnsupportedModuleError",
     "WeightEdit",
     "WeightedSaliency",
+    "compact",
     "metrics",
     "select",
     "show_config",
