@@ -63,6 +63,7 @@ from unlearnkit.methods import (
     Trainer,
 )
 from unlearnkit.selection import ParameterMask, select
+from unlearnkit.structure import compact
 
 __version__ = "0.1.0"
 
@@ -117,6 +118,7 @@ __all__ = [
     "UnsupportedModuleError",
     "WeightEdit",
     "WeightedSaliency",
+    "compact",
     "find_forget_set",
     "metrics",
     "select",

@@ -13,7 +13,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::unlearnkit.UnlearnWarning")
 def deep():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 3)
+        nn.Flatten(),
+        nn.Linear(48, 16),
+        nn.ReLU(),
+        nn.Linear(16, 32),
+        nn.LayerNorm(32),
+        nn.ReLU(),
+        nn.Linear(32, 3),
     )
 
 

@@ -93,11 +93,16 @@ def test_every_activation_function_is_seen(activation):
     assert not torch.equal(found, raw)
 
 
-def test_sums_over_many_positions_are_taken_in_double():
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2 * 64 * 64, 2)).eval()
-    x = 1000 + torch.rand(2, 1, 64, 64)
-    found = activations_of(model, (x, x), units_of(model, (x, x)))["0"]
-    torch.testing.assert_close(found, model[0](x).double().mean((2, 3)), rtol=1e-14, atol=0)
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.bfloat16, 1e-6), (torch.float32, 1e-6), (torch.float64, 1e-15)]
+)
+def test_means_are_rounded_as_single_precision_at_worst(dtype, rtol):
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2 * 63 * 65, 2)).to(dtype).eval()
+    x = 1000 + torch.rand(2, 1, 63, 65).to(dtype)
+    for images in (x, x.to(memory_format=torch.channels_last)):
+        found = activations_of(model, (images, x), units_of(model, (images, x)))["0"]
+        assert found.dtype is torch.float64
+        torch.testing.assert_close(found, model[0](images).double().mean((2, 3)), rtol=rtol, atol=0)
 
 
 def test_a_layer_that_changes_its_ways_is_refused():
