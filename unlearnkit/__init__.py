@@ -22,7 +22,7 @@ from unlearnkit.exceptions import (
     UnlearnWarning,
     UnsupportedModuleError,
 )
-from unlearnkit.finding import LabelIssues, MixtureFinder, find_forget_set
+from unlearnkit.finding import LabelIssues, MixtureFinder
 from unlearnkit.importance import (
     CritMem,
     FisherDiagonal,
@@ -61,6 +61,8 @@ from unlearnkit.methods import (
     SalUn,
     SalUnSoft,
     Trainer,
+    WarmUpFinder,
+    find_forget_set,
 )
 from unlearnkit.selection import ParameterMask, select
 from unlearnkit.structure import compact
@@ -116,6 +118,7 @@ __all__ = [
     "UnlearnError",
     "UnlearnWarning",
     "UnsupportedModuleError",
+    "WarmUpFinder",
     "WeightEdit",
     "WeightedSaliency",
     "compact",

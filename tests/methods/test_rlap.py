@@ -15,10 +15,11 @@ from unlearnkit import (
     MixtureFinder,
     Partition,
     Trainer,
+    WarmUpFinder,
     find_forget_set,
 )
 from unlearnkit.finding import Finder
-from unlearnkit.parameters import bits, named_parameters
+from unlearnkit.parameters import named_parameters
 from unlearnkit.testing._task import FORGET, RETAIN, Task, Tied, convnet, mlp
 
 pytestmark = pytest.mark.filterwarnings("ignore::unlearnkit.UnlearnWarning")
@@ -158,38 +159,13 @@ def test_its_seed_is_the_finders():
     task = Task()
     found = [RLAP(**QUICK).fit(task.model, task.train).partition_.noise for _ in range(2)]
     assert torch.equal(*found)
-    again = find_forget_set(task.model, task.train, MixtureFinder(random_state=0))
-    assert torch.equal(found[0], again.noise)
+    for finder in (None, WarmUpFinder(random_state=0)):
+        assert torch.equal(found[0], find_forget_set(task.model, task.train, finder, random_state=0).noise)
 
 
 def test_nothing_found_is_said():
     with pytest.raises(DataError, match="nothing to forget"):
         RLAP(finder=Known([]), **QUICK).fit(Task().model, Task().train)
-
-
-def test_a_warm_up_shows_the_finder_a_model_that_has_begun_to_learn():
-    task, finder = Task(), Known(list(range(FORGET.stop)))
-    before = {name: p.clone() for name, p in named_parameters(task.model).items()}
-    RLAP(finder=finder, warm_up=40, lr=0.01, **QUICK).fit(task.model, task.train)
-    X, y = task.train.tensors
-    with torch.no_grad():
-        assert finder.saw(X).argmax(1).eq(y).float().mean() > 0.9
-    for name, parameter in named_parameters(task.model).items():
-        assert torch.equal(bits(parameter), bits(before[name]))
-        assert finder.saw.get_parameter(name).ne(parameter).any()
-
-
-def test_a_warm_up_begins_with_what_the_factory_makes():
-    task, finder = Task(), Known(list(range(FORGET.stop)))
-    made = []
-
-    def factory():
-        made.append(mlp())
-        nn.init.constant_(made[-1][3].bias, 7.0)
-        return made[-1]
-
-    RLAP(finder=finder, warm_up=1, factory=factory, **QUICK).fit(task.model, task.train)
-    assert len(made) == 1 and (finder.saw.get_parameter("3.bias") - 7).abs().max() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -199,8 +175,6 @@ def test_a_warm_up_begins_with_what_the_factory_makes():
         ({"importance": None}, "FineTune"),
         ({"finder": "mixture"}, "MixtureFinder"),
         ({"finder": MixtureFinder}, "MixtureFinder"),
-        ({"warm_up": -1}, "warm_up"),
-        ({"factory": 3}, "factory"),
         ({"budget": 0}, "budget"),
     ],
 )

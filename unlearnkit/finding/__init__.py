@@ -2,8 +2,7 @@
 """Finders: what divides a data set into a clean and a noisy part."""
 
 from unlearnkit.finding.base import Finder
-from unlearnkit.finding.find import find_forget_set
 from unlearnkit.finding.label_issues import LabelIssues
 from unlearnkit.finding.mixture import MixtureFinder
 
-__all__ = ["Finder", "LabelIssues", "MixtureFinder", "find_forget_set"]
+__all__ = ["Finder", "LabelIssues", "MixtureFinder"]

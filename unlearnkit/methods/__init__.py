@@ -6,6 +6,7 @@ from unlearnkit.methods.ascent import GradientAscent, NegGradPlus
 from unlearnkit.methods.assd import ASSD
 from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.methods.boundary import BoundaryExpanding, BoundaryShrink
+from unlearnkit.methods.find import find_forget_set
 from unlearnkit.methods.finetune import FineTune, L1Sparse
 from unlearnkit.methods.fisher_reset import FisherReset
 from unlearnkit.methods.influence import InfluenceUnlearning
@@ -18,6 +19,7 @@ from unlearnkit.methods.rlap import RLAP
 from unlearnkit.methods.salun_soft import SalUnSoft
 from unlearnkit.methods.scrub import SCRUB
 from unlearnkit.methods.ssd import LFSSD, SSD
+from unlearnkit.methods.warm_up import WarmUpFinder
 
 __all__ = [
     "ASSD",
@@ -43,4 +45,6 @@ __all__ = [
     "SalUn",
     "SalUnSoft",
     "Trainer",
+    "WarmUpFinder",
+    "find_forget_set",
 ]

@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from sklearn.base import clone
 from torch import nn
 
 from unlearnkit.data import ForgetRetain, Measured, Partition, as_loader, preserved_rng
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError
-from unlearnkit.finding import Finder, MixtureFinder, find_forget_set
-from unlearnkit.gradients.reference import measured_parameters
+from unlearnkit.finding import Finder
 from unlearnkit.importance import Importance, ImportanceEstimator
-from unlearnkit.methods._checks import check_choice, check_count
-from unlearnkit.methods._fresh import Factory, check_factory
+from unlearnkit.methods._checks import check_choice
 from unlearnkit.methods._run import Run
 from unlearnkit.methods._trainer import Optimizers
-from unlearnkit.methods._warm_up import warmed_up
+from unlearnkit.methods.find import find_forget_set
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.prune import Prune, batch_of, hidden_layers, set_to_zero
 from unlearnkit.parameters import copy_of
@@ -54,20 +51,13 @@ class RLAP(FineTune, Prune):
     Parameters
     ----------
     finder : Finder, optional
-        How the noisy part is found; :class:`~unlearnkit.MixtureFinder` where left out.
+        How the noisy part is found; :class:`~unlearnkit.WarmUpFinder` where left out.
     tune : {"all", "last"}
         What is trained on the clean part: all weights, or the pruned layer and those after it; the
         paper's F-FT and L-FT.
     regrow : bool
         As the authors' code prunes: only incoming weights are set to zero, and they are trained
         like all others.
-    warm_up : int
-        Let the finder look at a newly initialised copy, trained on all the data for so many epochs.
-        Wrong labels need it: once the model has memorised them, they look like any other (for how
-        much that is worth see docs/noisy_data.md).
-    factory : callable, optional
-        ``factory() -> model`` builds your model anew, or loads the pretrained one: where the
-        warm-up begins. Without it new weights come from each module's ``reset_parameters``.
 
     Attributes
     ----------
@@ -96,8 +86,6 @@ class RLAP(FineTune, Prune):
     budget: float = 0.15625
     tune: Literal["all", "last"] = "all"
     regrow: bool = False
-    warm_up: int = 0
-    factory: Factory | None = None
     epochs: int = 30
     lr: float = 0.001
     batch_size: int | Literal["loader"] = 64
@@ -139,8 +127,6 @@ class RLAP(FineTune, Prune):
     def _validate(self) -> None:
         super()._validate()
         check_choice("tune", self.tune, ("all", "last"))
-        check_count("warm_up", self.warm_up, 0)
-        check_factory(self.factory)
         if self.finder is not None and not isinstance(self.finder, Finder):
             raise DataError(f"finder must be a Finder such as MixtureFinder(), got {self.finder!r}.")
 
@@ -158,15 +144,10 @@ class RLAP(FineTune, Prune):
         source = as_loader(data)
         if validation is not None:
             as_loader(validation, name="validation")  # to be told before the long work
-        finder: Finder = self.finder or MixtureFinder()
-        if self.random_state is not None and finder.get_params(deep=False).get("random_state", 0) is None:
-            finder = clone(finder).set_params(random_state=self.random_state)
         with preserved_rng(source), torch.inference_mode(False):
-            seen = model
-            if self.warm_up:
-                measured_parameters(model)
-                seen = warmed_up(model, source, self, self.warm_up, self.factory)
-            found = find_forget_set(seen, source, finder, loss=self.loss, progress=self.progress)
+            found = find_forget_set(
+                model, source, self.finder, self.loss, self.progress, random_state=self.random_state
+            )
         if not len(found.indices):
             raise DataError(NOTHING_FOUND)
         return found

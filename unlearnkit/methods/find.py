@@ -8,12 +8,17 @@ from typing import Any
 from torch import nn
 
 from unlearnkit.data import Loss, Partition
-from unlearnkit.finding.base import Finder
-from unlearnkit.finding.mixture import MixtureFinder
+from unlearnkit.finding import Finder
+from unlearnkit.methods.warm_up import WarmUpFinder, with_seed
 
 
 def find_forget_set(
-    model: nn.Module, data: Any, finder: Any = None, loss: Loss | None = None, progress: bool = False
+    model: nn.Module,
+    data: Any,
+    finder: Any = None,
+    loss: Loss | None = None,
+    progress: bool = False,
+    random_state: int | None = None,
 ) -> Partition:
     """Divide the data that a model was trained on into a clean and a noisy part.
 
@@ -25,13 +30,17 @@ def find_forget_set(
         It is left as it was.
     data : DataLoader, Dataset or (X, y)
     finder : Finder, or array, optional
-        :class:`MixtureFinder` where left out, :class:`LabelIssues` for wrong labels alone. Or what
+        Where left out :class:`WarmUpFinder`, which looks through the model and, where that hides
+        the noise, through a copy that has begun to learn. :class:`MixtureFinder` looks through the
+        model alone, :class:`LabelIssues` is for wrong labels alone. Or what
         another tool has found: a mask [N], probabilities [N] of being noisy, indices [M], or the
         table of cleanlab's ``find_label_issues``.
     loss : callable, optional
         ``loss(model, batch) -> Tensor [N]``, cross-entropy where left out.
     progress : bool
-        Show a progress bar.
+        Show progress bars.
+    random_state : int, optional
+        Seeds a finder that has no seed of its own.
 
     Returns
     -------
@@ -51,9 +60,9 @@ def find_forget_set(
     Partition: 1 of 4 samples noisy (25.0 %)
     """
     if finder is None:
-        finder = MixtureFinder()
+        finder = WarmUpFinder()
     if isinstance(finder, Finder):
-        return finder.find(model, data, loss, progress)
+        return with_seed(finder, random_state).find(model, data, loss, progress)
     if hasattr(finder, "columns") and "is_label_issue" in finder.columns:
         finder = finder["is_label_issue"].to_numpy()
     return Partition.of(data, finder)
