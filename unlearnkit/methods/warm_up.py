@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from sklearn.base import clone
@@ -128,25 +128,21 @@ class WarmUpFinder(Finder):
         """
         self._validate()
         source, finder = as_loader(data), with_seed(self.finder or MixtureFinder(), self.random_state)
-        found = told = None
+        views: list[View] = []
         if self.when == "hidden":
-            found, told = _quietly(finder, model, source, loss, progress)
-        self.looked_at_: Literal["model", "copy"] = "model"
-        if found is None or not found.is_separated:
+            views.append(View("model", *_quietly(finder, model, source, loss, progress)))
+        if not views or not views[0].found.is_separated:
             try:
                 copy = self._trained(unwrap(model), source, loss, progress)
+                views.append(View("copy", *_quietly(finder, copy, source, loss, progress)))
             except UnsupportedModuleError:
-                if found is None:
+                if not views:
                     raise
-            else:
-                second, its = _quietly(finder, copy, source, loss, progress)
-                if found is None or second.is_separated or _clearer(second, found):
-                    self.looked_at_ = "copy"
-                    found, told = second, its
-        for warning in told or ():
+        clearest = max(views, key=lambda view: (view.found.is_separated, view.found.separation or 0.0))
+        self.looked_at_ = clearest.of
+        for warning in clearest.told:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        assert found is not None
-        return found
+        return clearest.found
 
     def _trained(
         self, model: nn.Module, data: Iterable[Batch], loss: Loss | None, progress: bool
@@ -211,6 +207,14 @@ def with_seed(finder: Finder, seed: int | None) -> Finder:
     return clone(finder).set_params(random_state=seed)
 
 
+class View(NamedTuple):
+    """What was found through one model, and what is to be told if that is the result."""
+
+    of: Literal["model", "copy"]
+    found: Partition
+    told: list[warnings.WarningMessage]
+
+
 def _quietly(
     finder: Finder, model: nn.Module, data: Any, loss: Loss | None, progress: bool
 ) -> tuple[Partition, list[warnings.WarningMessage]]:
@@ -223,8 +227,3 @@ def _quietly(
         if warning not in held:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return found, held
-
-
-def _clearer(one: Partition, other: Partition) -> bool:
-    """Tell whether the parts of one lie farther apart, as far as that is known."""
-    return (one.separation or 0.0) > (other.separation or 0.0)
