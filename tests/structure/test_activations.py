@@ -84,12 +84,12 @@ def test_every_activation_function_is_seen(activation):
             self.kept = self.activation(self.layer(x)).clone()
             return self.head(self.kept)
 
-    model, x = Model().eval(), 3 * torch.randn(5, 3)
+    model, x = Model().double().eval(), 3 * torch.randn(5, 3, dtype=torch.float64)
     units = units_of(model, (x, x))
     found = activations_of(model, (x, x), units)["layer"]
     raw = activations_of(model, (x, x), units, before=True)["layer"]
-    assert torch.equal(found, model.kept.double())
-    assert torch.equal(raw, model.layer(x).double())
+    assert torch.equal(found, model.kept)
+    assert torch.equal(raw, model.layer(x))
     assert not torch.equal(found, raw)
 
 

@@ -138,6 +138,24 @@ def test_a_norm_whose_affine_is_anothers_too_is_not_the_units():
     assert units_of(model, (torch.randn(3, 4), torch.zeros(3)))["layer"].affine == ()
 
 
+def test_outputs_are_told_by_the_tensor_and_by_the_order():
+    class Early(nn.Module):
+        """Its output is not what its last layer makes."""
+
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.out, self.norm, self.late = linear(), linear(), nn.LayerNorm(4), linear()
+
+        def forward(self, x):
+            x = self.hidden(x).relu()
+            found = self.norm(self.out(x))
+            self.late(x)
+            return found
+
+    found = units_of(Early(), (torch.randn(3, 4), torch.zeros(3)))
+    assert [layer for layer, units in found.items() if units.is_output] == ["out", "late"]
+
+
 def test_biases_that_part_a_shared_weight_are_left_out():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     model[1].weight = model[0].weight

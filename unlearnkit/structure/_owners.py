@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
@@ -48,24 +49,24 @@ def owners_of(
 
 
 def affine_of(
-    norm: nn.Module, layer: nn.Module, value: Tensor, model: nn.Module, names: Mapping[int, str]
+    norm: nn.Module, layer: nn.Module, shape: torch.Size, model: nn.Module, names: Mapping[int, str]
 ) -> tuple[str, ...]:
     """Name the affine of a norm of a layer's output; nothing unless it is its own, and of the units."""
     own = {name: p for name in ("weight", "bias") if (p := norm._parameters.get(name)) is not None}
     across = type(norm) in (nn.LayerNorm, nn.RMSNorm)  # of the last dimension; others of the channels
-    dim = value.dim() - 1 if across else 1
-    fits = dim == channel_dim(layer, value) and all(p.shape == (value.shape[dim],) for p in own.values())
+    dim = len(shape) - 1 if across else 1
+    fits = dim == channel_dim(layer, len(shape)) and all(p.shape == (shape[dim],) for p in own.values())
     others = {id(p) for module in model.modules() if module is not norm for p in module._parameters.values()}
     if not fits or any(id(p) in others for p in own.values()):
         return ()
     return tuple(names[id(p)] for p in own.values())
 
 
-def channel_dim(layer: nn.Module, value: Tensor) -> int:
-    """Return which dimension of a layer's output its units are."""
-    return 1 if isinstance(layer, _ConvNd) else value.dim() - 1
+def channel_dim(layer: nn.Module, dims: int) -> int:
+    """Return which of the dimensions of a layer's output its units are."""
+    return 1 if isinstance(layer, _ConvNd) else dims - 1
 
 
-def has_samples(value: Tensor, n: int) -> bool:
+def has_samples(shape: torch.Size, n: int) -> bool:
     """Tell whether a layer's output has the samples in its first dimension, and units in another."""
-    return value.dim() > 1 and len(value) == n
+    return len(shape) > 1 and shape[0] == n

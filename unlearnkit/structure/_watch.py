@@ -84,7 +84,7 @@ class Watch(TorchFunctionMode):
             call = (layer, self._counts[layer])
             self._counts[layer] += 1
         elif isinstance(module, NORMS) and given:
-            call = self._call_of(given[0])
+            call = self.call_of(given[0])
         if call is not None and isinstance(output, Tensor):
             self._origin[output] = (call, output._version)
             self.seen(call, module, output)
@@ -92,13 +92,13 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "").removesuffix("_")
         # asked before the function runs, which may write its result over its input
-        call = self._call_of(args[0]) if name in ACTIVATIONS and args else None
+        call = self.call_of(args[0]) if name in ACTIVATIONS and args else None
         output = func(*args, **(kwargs or {}))
         if call is not None:
             self.seen(call, None, output)
         return output
 
-    def _call_of(self, tensor: Any) -> Call | None:
+    def call_of(self, tensor: Any) -> Call | None:
         """Return the call whose units a tensor holds, unless it was written to since."""
         known = self._origin.get(tensor) if isinstance(tensor, Tensor) else None
         return known[0] if known is not None and known[1] == tensor._version else None

@@ -52,12 +52,12 @@ def activations_of(
     def seen(call: Call, module: nn.Module | None, value: Tensor) -> None:
         if module is None and before:
             return
-        if not has_samples(value, n):
+        if not has_samples(value.shape, n):
             raise DataError(
                 f"layer {call[0]!r} returned {list(value.shape)} for {n:,} samples, which are not its first "
                 "dimension: leave the layer out."
             )
-        latest[call] = _mean(value, channel_dim(owners[call[0]][0], value))
+        latest[call] = _mean(value, channel_dim(owners[call[0]][0], value.dim()))
 
     watch = Watch({module: layer for layer in units for module in owners[layer]}, seen)
     with watch.on(model):
@@ -78,4 +78,5 @@ def _mean(value: Tensor, dim: int) -> Tensor:
         rows = rows.float()
     # summing in double what is single takes 40 times as long, and tells no more than its rounding
     means = rows.flatten(2).mean(2) if rows.dim() > 2 else rows
-    return means.cpu().double() if means.device.type == "mps" else means.double()
+    means = means.cpu() if means.device.type == "mps" else means  # which has no float64
+    return means.to(torch.float64, copy=True)  # what follows may write over the output

@@ -122,22 +122,22 @@ def units_of(model: nn.Module, batch: Batch, run: Run = forward_pass) -> UnitsBy
     batch = to_device(batch, device_of(inner))
     n, names = batch_size(batch), {id(p): name for name, p in named_parameters(inner).items()}
     owners, left_out = owners_of(inner, names)
-    values: dict[str, list[Tensor]] = {}
+    shapes: dict[str, list[torch.Size]] = {}
     norms: dict[str, list[nn.Module]] = {}
 
     def seen(call: Call, module: nn.Module | None, value: Tensor) -> None:
         if module in watch.layers:
-            values.setdefault(call[0], []).append(value)
+            shapes.setdefault(call[0], []).append(value.shape)
         elif module is not None:
             norms.setdefault(call[0], []).append(module)
 
     watch = Watch({module: layer for layer, modules in owners.items() for module in modules}, seen)
     with evaluating(inner), watch.on(inner):
-        output = run(inner, batch)
+        last = watch.call_of(run(inner, batch))
     found: dict[str, Units] = {}
-    for layer, made in values.items():
+    for layer, made in shapes.items():
         first, *others = owners[layer]
-        if not all(has_samples(value, n) for value in made):
+        if not all(has_samples(shape, n) for shape in made):
             left_out[layer] = f"its output does not have the {n:,} samples in its first dimension"
             continue
         biases = [
@@ -146,10 +146,10 @@ def units_of(model: nn.Module, batch: Batch, run: Run = forward_pass) -> UnitsBy
         affine: tuple[str, ...] = ()
         if len(made) == 1 and len(taken := norms.get(layer, [])) == 1 and watch.calls[taken[0]] == 1:
             affine = affine_of(taken[0], first, made[0], inner, names)
-        is_output = watch.last in (first, *others) or any(value is output for value in made)
+        is_output = watch.last in (first, *others) or (last is not None and last[0] == layer)
         weight, bias = first.get_parameter("weight"), biases[0] if biases else None
         found[layer] = Units(layer, names[id(weight)], bias, affine, len(weight), is_output)
-    silent = dict.fromkeys(owners.keys() - values.keys(), "it is not called in a forward pass")
+    silent = dict.fromkeys(owners.keys() - shapes.keys(), "it is not called in a forward pass")
     return UnitsByLayer(found, left_out | silent)
 
 
