@@ -153,7 +153,9 @@ def test_scikit_learn_knows_whether_it_is_fitted():
     ("data", "got"), [((FORGET,), "got nothing"), ((STORED, FORGET), "got an Importance")]
 )
 def test_a_method_that_trains_needs_samples(data, got):
-    with pytest.raises(DataError, match=rf"Trains trains on the retain set.*{got}: pass fit\(model"):
+    with pytest.raises(
+        DataError, match=rf"Trains looks at the samples of the retain set.*{got}: pass fit\(model"
+    ):
         Trains().fit(network(), *data)
     Trains(lambda_=0.9).fit(network(), RETAIN, FORGET)
 

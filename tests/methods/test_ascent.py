@@ -85,5 +85,5 @@ def test_alpha_is_a_share(task, alpha):
 
 
 def test_neg_grad_plus_needs_the_retain_set(task):
-    with pytest.raises(DataError, match=r"NegGradPlus trains on the retain set.*got nothing"):
+    with pytest.raises(DataError, match=r"NegGradPlus looks at the samples of the retain set.*got nothing"):
         NegGradPlus().fit(task.model, task.arrays(FORGET))
