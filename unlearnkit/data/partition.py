@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.data.batches import Batch, batch_size
-from unlearnkit.data.loaders import as_loader, part_of, read_indices
+from unlearnkit.data.guard import aside
+from unlearnkit.data.loaders import as_loader, part_of, read_indices, refuse_random
 from unlearnkit.exceptions import DataError
 
 
@@ -83,7 +84,8 @@ class Partition:
         Raises
         ------
         DataError
-            If `data` is no data, `noise` does not fit it, or a probability is none.
+            If `data` is no data, or a loader that draws its samples at random and so does not give
+            them a number; if `noise` does not fit it, or a probability is none.
 
         Examples
         --------
@@ -94,8 +96,12 @@ class Partition:
         Partition: 2 of 4 samples noisy (50.0 %)
         """
         loader = as_loader(data)
-        drawn = read_indices(loader)
-        samples = len(drawn) if drawn is not None else sum(map(batch_size, loader))
+        refuse_random(loader)
+        has_batches = (
+            getattr(loader, "batch_sampler", None) is not None
+        )  # else its indices are not of samples
+        drawn = read_indices(loader) if has_batches else None
+        samples = len(drawn) if drawn is not None else sum(map(batch_size, aside(loader)))
         own = torch.arange(samples) if drawn is None else torch.as_tensor(list(drawn), dtype=torch.long)
         probability = _probabilities(noise, own)  # [N]
         if not 0 < threshold <= 1:
