@@ -15,6 +15,8 @@ from unlearnkit.data.guard import aside
 from unlearnkit.data.loaders import as_loader, part_of, read_indices, refuse_random
 from unlearnkit.exceptions import DataError
 
+SAMPLES = ("retain", "forget")
+
 
 class Partition:
     """A data set divided into a clean part, to keep, and a noisy part, to forget.
@@ -40,6 +42,11 @@ class Partition:
         How far apart the two parts lie, where that is known; what finds them says in which unit.
     is_separated : bool
         Whether they lie far enough apart to be told from each other.
+
+    Notes
+    -----
+    A pickle of it, and of an estimator that holds it, has no samples: ``retain`` and ``forget`` are
+    left out, and :meth:`of` makes them again of the data and the ``indices``.
     """
 
     def __init__(
@@ -117,6 +124,18 @@ class Partition:
             separation,
             is_separated,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the samples, which are not to go where a pickle goes."""
+        return {name: value for name, value in vars(self).items() if name not in SAMPLES}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SAMPLES:
+            raise DataError(
+                "a Partition that was pickled or copied has no samples: make it again with "
+                "Partition.of(data, partition.indices)."
+            )
+        raise AttributeError(f"a Partition has no attribute {name!r}.")
 
     def __iter__(self) -> Iterator[Iterable[Batch]]:
         """Yield the clean part and the noisy part."""
