@@ -48,6 +48,12 @@ def test_indices_masks_and_probabilities_say_the_same(kind):
         assert read(partition.forget) == wanted
 
 
+def test_an_array_that_may_not_be_written_to_is_read_without_a_warning():
+    mask = np.arange(10) < 3
+    mask.flags.writeable = False  # as pandas hands them out
+    assert Partition.of(data(), mask).indices.tolist() == [0, 1, 2]
+
+
 def test_a_threshold_decides_on_probabilities():
     noise = torch.linspace(0, 0.9, 10)
     assert Partition.of(data(), noise, threshold=0.75).indices.tolist() == [8, 9]
@@ -173,7 +179,7 @@ def test_what_does_not_fit_is_refused(noise, said):
         Partition.of(data(), noise)
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("threshold", [0, -1, 1.5, float("nan"), None, "0.5"])
 def test_a_threshold_is_a_probability(threshold):
     with pytest.raises(DataError, match="threshold"):
         Partition.of(data(), [1], threshold)

@@ -111,7 +111,7 @@ class Partition:
         samples = len(drawn) if drawn is not None else sum(map(batch_size, aside(loader)))
         own = torch.arange(samples) if drawn is None else torch.as_tensor(list(drawn), dtype=torch.long)
         probability = _probabilities(noise, own)  # [N]
-        if not 0 < threshold <= 1:
+        if not isinstance(threshold, float | int) or not 0 < threshold <= 1:
             raise DataError(f"threshold must be a probability above 0, got {threshold!r}.")
         is_noisy = probability >= threshold
         return cls(
@@ -150,7 +150,7 @@ class Partition:
 def _probabilities(given: Any, own: Tensor) -> Tensor:
     """Return the probability [N] of each sample that it is noisy; `own` are their indices [N]."""
     try:
-        array = torch.as_tensor(np.asarray(given)) if not isinstance(given, Tensor) else given.detach().cpu()
+        array = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"noise must be a mask, probabilities or indices of samples, got {type(given).__name__}."

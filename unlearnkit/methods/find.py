@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from unlearnkit.data import Loss, Partition, preserved_rng, seed_rng
+from unlearnkit.exceptions import DataError
 from unlearnkit.finding import Finder
 from unlearnkit.methods._run import derived
 from unlearnkit.methods.warm_up import WarmUpFinder, with_seed
@@ -67,10 +69,14 @@ def find_forget_set(
     if finder is None:
         finder = WarmUpFinder()
     if isinstance(finder, Finder):
-        with preserved_rng(data):
+        with preserved_rng(data), torch.inference_mode(False):
             if random_state is not None:
                 seed_rng(derived(random_state, FINDING), data)
             return with_seed(finder, random_state).find(model, data, loss, progress)
+    if isinstance(finder, type):
+        raise DataError(
+            f"finder must be an instance, got the class {finder.__name__}: pass {finder.__name__}()."
+        )
     if hasattr(finder, "columns") and "is_label_issue" in finder.columns:
         finder = finder["is_label_issue"].to_numpy()
     return Partition.of(data, finder)

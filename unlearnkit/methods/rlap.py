@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from sklearn.base import clone
 from torch import nn
 
@@ -158,10 +157,9 @@ class RLAP(FineTune, Prune):
         # what a finder learns is not to be written into a parameter
         self.finder_: Finder = WarmUpFinder() if self.finder is None else clone(self.finder)
         self.finder_ = with_seed(self.finder_, self.random_state)
-        with torch.inference_mode(False):
-            found = find_forget_set(
-                model, source, self.finder_, self.loss, self.progress, random_state=self.random_state
-            )
+        found = find_forget_set(
+            model, source, self.finder_, self.loss, self.progress, random_state=self.random_state
+        )
         if not len(found.indices):
             raise DataError(NOTHING_FOUND)
         if bool(found.is_noisy.all()):
