@@ -77,12 +77,20 @@ class Clusters:
         scaled = self.scaler.transform(self.centres.less(rows, labels)[:, self.columns])
         return scaled if self.pca is None else self.pca.transform(scaled)
 
-    @property
-    def means(self) -> Array:
-        """Means [2, D] of the clusters, among features as they were given; of clusters without PCA and classes."""
-        means = np.repeat(self.centres.means[-1:], 2, axis=0)
-        means[:, self.columns] += self.scaler.inverse_transform(self.mixture.means_)
-        return means
+    def extremes(self) -> tuple[float, float]:
+        """Return between which values of a single column the probability of either cluster is monotone.
+
+        The narrower of two normal distributions is the likelier one around a point beyond its own
+        mean; on the far side of that point the wider one gains again.
+        """
+        (first, second), precisions = self.mixture.means_[:, 0], 1 / self._covariances()[:, 0, 0]
+        turn = precisions[0] - precisions[1]
+        if abs(turn) < 1e-9 * precisions.sum():  # equally wide
+            return -np.inf, np.inf
+        at = (precisions[0] * first - precisions[1] * second) / turn
+        value = float(self.scaler.inverse_transform([[at]])[0, 0] + self.centres.means[-1, 0])
+        narrow, wide = (first, second) if turn > 0 else (second, first)
+        return (value, np.inf) if narrow < wide else (-np.inf, value)
 
     @property
     def distance(self) -> float:
@@ -114,7 +122,7 @@ def fit_clusters(
     n_init: int = 1,
     seed: int = 0,
 ) -> Clusters | None:
-    """Fit two clusters to rows [n, D]; None where all rows are alike.
+    """Fit two clusters to rows [n, D]; None where all rows, or all guesses, are alike.
 
     Parameters
     ----------
@@ -122,14 +130,14 @@ def fit_clusters(
     labels : array, shape [n], optional
         Classes, whose means are taken off first.
     start : array, shape [n], optional
-        Guesses from 0 to 1 of which rows belong to the second cluster. The mixture is fitted from
-        there too, and the likelier fit stays.
+        Guesses from 0 to 1 of which rows belong to the second cluster, in place of `n_init` starts by
+        k-means.
     pca : int, optional
         Components at most. None: the scaled columns themselves.
     covariance, n_init, seed
         As of scikit-learn's GaussianMixture.
     """
-    if len(rows) < 2:
+    if len(rows) < 2 or (start is not None and min(start.sum(), len(start) - start.sum()) < 2):
         return None
     centres = Centres.of(rows, labels)
     rest = centres.less(rows, labels)
@@ -140,7 +148,7 @@ def fit_clusters(
     found = scaler.transform(rest[:, columns])
     reduce = None
     if pca is not None:
-        reduce = PCA(min(pca, *found.shape), random_state=seed).fit(found)
+        reduce = PCA(min(pca, *found.shape), whiten=True, random_state=seed).fit(found)
         found = reduce.transform(found)
     return Clusters(centres, columns, scaler, reduce, _mixture(found, start, covariance, n_init, seed))
 
@@ -148,14 +156,15 @@ def fit_clusters(
 def _mixture(
     rows: Array, start: Array | None, covariance: Covariance, n_init: int, seed: int
 ) -> GaussianMixture:
+    own = {} if start is None else _moments(rows, start, covariance)
+    mixture = GaussianMixture(
+        2, covariance_type=covariance, n_init=n_init if start is None else 1, random_state=seed, **own
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an unfinished fit is judged by its likelihood
-        best = GaussianMixture(2, covariance_type=covariance, n_init=n_init, random_state=seed).fit(rows)
-        if start is not None and min(start.sum(), len(start) - start.sum()) >= 2:
-            own = _moments(rows, start, covariance)
-            other = GaussianMixture(2, covariance_type=covariance, random_state=seed, **own).fit(rows)
-            best = max(best, other, key=lambda mixture: mixture.lower_bound_)
-    return best
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # an unfinished fit is judged by what it separates
+        return mixture.fit(rows)
 
 
 def _moments(rows: Array, second: Array, covariance: Covariance) -> dict[str, Array]:
