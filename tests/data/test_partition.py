@@ -4,7 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from unlearnkit import ASSD, DataError, Partition
 from unlearnkit.testing._task import FORGET, RETAIN, Task
@@ -37,6 +46,12 @@ def test_indices_masks_and_probabilities_say_the_same(kind):
         partition = Partition.of(data(), kind(given_as))
         assert partition.indices.tolist() == wanted
         assert read(partition.forget) == wanted
+
+
+def test_an_array_that_may_not_be_written_to_is_read_without_a_warning():
+    mask = np.arange(10) < 3
+    mask.flags.writeable = False  # as pandas hands them out
+    assert Partition.of(data(), mask).indices.tolist() == [0, 1, 2]
 
 
 def test_a_threshold_decides_on_probabilities():
@@ -73,6 +88,69 @@ def test_a_stream_is_divided_while_it_is_read(source):
         assert read(partition.retain) == [1, 2, 3, 4, 6, 7, 8]
 
 
+def test_a_stream_is_counted_without_a_draw():
+    before = torch.get_rng_state()
+    Partition.of(DataLoader(Stream(), batch_size=4), [0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Sorted(BatchSampler):
+    """Batches of one's own, the same at every walk."""
+
+    def __init__(self):
+        pass
+
+    def __iter__(self):
+        return iter([[3, 1], [9, 0, 5]])
+
+    def __len__(self):
+        return 2
+
+
+class Shuffled(Sorted):
+    def __iter__(self):
+        return (part.tolist() for part in torch.randperm(10).split(5))
+
+
+class Batches(TensorDataset):
+    """A data set whose items are batches."""
+
+    def __getitem__(self, index):
+        return tuple(tensor[2 * index : 2 * index + 2] for tensor in self.tensors)
+
+    def __len__(self):
+        return 5
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(data(), batch_size=5, sampler=WeightedRandomSampler(torch.ones(10), 10)),
+        DataLoader(data(), batch_size=5, sampler=RandomSampler(data(), replacement=True)),
+        DataLoader(data(), batch_sampler=Shuffled()),
+        DataLoader(Batches(*data().tensors), batch_size=None, shuffle=True),
+    ],
+)
+def test_samples_without_a_number_are_refused(loader):
+    before = torch.get_rng_state()
+    with pytest.raises(DataError, match="pass the data set in place of the loader"):
+        Partition.of(loader, [1, 2])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("loader", "numbers"),
+    [
+        (DataLoader(data(), batch_sampler=Sorted()), [3, 1, 9, 0, 5]),
+        (DataLoader(Batches(*data().tensors), batch_size=None), range(10)),
+    ],
+)
+def test_batches_of_ones_own_are_divided_in_their_order(loader, numbers):
+    partition = Partition.of(loader, [1, 2])
+    assert read(partition.forget) == list(numbers)[1:3]
+    assert sorted(read(partition.retain) + read(partition.forget)) == sorted(numbers)
+
+
 def test_a_loader_keeps_its_collation():
     loader = DataLoader(
         data(), batch_size=4, collate_fn=lambda rows: {"labels": torch.stack([y for _, y in rows])}
@@ -101,7 +179,7 @@ def test_what_does_not_fit_is_refused(noise, said):
         Partition.of(data(), noise)
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("threshold", [0, -1, 1.5, float("nan"), None, "0.5"])
 def test_a_threshold_is_a_probability(threshold):
     with pytest.raises(DataError, match="threshold"):
         Partition.of(data(), [1], threshold)

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from unlearnkit import DataError, GradientActivation, MixtureFinder
 from unlearnkit.data import in_order
@@ -289,3 +289,10 @@ def test_features_are_rows(clouds, model_of):
 
     with pytest.raises(DataError, match=r"got the shape \[20, 2, 2\]"):
         MixtureFinder("attribution", Maps()).find(model_of(), clouds(20)[:2])
+
+
+def test_a_sampler_that_draws_at_random_is_refused_before_anything_is_read(model_of, clouds):
+    X, y, _ = clouds()
+    sampler = WeightedRandomSampler(torch.ones(len(y)), len(y))
+    with pytest.raises(DataError, match="pass the data set in place of the loader"):
+        MixtureFinder("loss").find(model_of(), DataLoader(TensorDataset(X, y), sampler=sampler))

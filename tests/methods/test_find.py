@@ -72,3 +72,16 @@ def test_what_is_found_goes_to_any_estimator():
     assert torch.equal(found.is_noisy, wrong)
     wanted = ASSD().fit(task.model, (X[~wrong], y[~wrong]), (X[wrong], y[wrong])).edit_
     assert ASSD().fit(task.model, found).edit_ == wanted
+
+
+def test_a_class_is_no_finder():
+    with pytest.raises(DataError, match=r"pass MixtureFinder\(\)"):
+        find_forget_set(nn.Linear(5, 3), DATA, MixtureFinder)
+
+
+@pytest.mark.filterwarnings("ignore::unlearnkit.UnlearnWarning")
+def test_what_is_found_in_inference_mode_can_be_worked_with_outside():
+    model = nn.Linear(5, 3)
+    with torch.inference_mode():
+        found = find_forget_set(model, DATA, MixtureFinder("loss"))
+    assert not found.noise.is_inference() and not found.losses.is_inference()

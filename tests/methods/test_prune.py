@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from unlearnkit import CollapseWarning, DataError, IneffectiveWarning, Prune, compact
+from unlearnkit import CollapseWarning, DataError, IneffectiveWarning, Prune, Sensitivity, compact
 from unlearnkit.parameters import bits, named_parameters
 from unlearnkit.testing._task import FORGET, RETAIN, Task, convnet, mlp
 
@@ -119,3 +121,12 @@ def test_what_was_pruned_can_be_cut_out():
 def test_without_an_importance_it_says_what_to_do():
     with pytest.raises(DataError, match="FineTune"):
         pruned(deep(), importance=None)
+
+
+def test_an_importance_that_ranks_other_layers_is_reported():
+    with pytest.warns(IneffectiveWarning, match=r"same for all of 3\.weight"):
+        pruned(deep(), importance=Sensitivity(layers="1"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IneffectiveWarning)
+        pruned(deep(), importance=Sensitivity(layers="1"), include="1.weight")
+        pruned(deep(), importance="deepest", granularity="layer")

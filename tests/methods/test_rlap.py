@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from unlearnkit import (
     RLAP,
@@ -207,3 +209,49 @@ def test_a_shuffling_loader_is_read_in_order():
     loader = DataLoader(TensorDataset(*task.train.tensors), batch_size=128, shuffle=True)
     found = RLAP(**QUICK).fit(task.model, loader).partition_
     assert torch.equal(found.noise, RLAP(**QUICK).fit(task.model, task.train).partition_.noise)
+
+
+def test_everything_found_says_what_to_do():
+    with pytest.raises(DataError, match="threshold"):
+        RLAP(finder=Known(torch.ones(96)), **QUICK).fit(Task().model, Task().train)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_fit_leaves_its_finder_as_it_was(seed):
+    task, finder = Task(), MixtureFinder("loss")
+    before = dict(vars(finder))
+    rlap = RLAP(finder=finder, epochs=1, random_state=seed).fit(task.model, task.train)
+    assert vars(finder) == before and rlap.finder_.features_ == "loss"
+
+
+def test_the_default_finder_tells_where_it_looked():
+    task = Task()
+    assert RLAP(**QUICK).fit(task.model, task.train).finder_.looked_at_ in ("model", "copy")
+
+
+def test_a_pickle_holds_no_sample():
+    task = Task(mlp)
+    loader = DataLoader(task.train, batch_size=8, collate_fn=lambda rows: default_collate(rows))
+    rlap = RLAP(**QUICK).fit(task.model, loader)
+    stored = pickle.dumps(rlap)
+    assert task.train.tensors[0][0].numpy().tobytes() not in stored
+    partition = pickle.loads(stored).partition_
+    assert torch.equal(partition.noise, rlap.partition_.noise)
+    with pytest.raises(DataError, match=r"Partition\.of\(data, partition\.indices\)"):
+        FineTune().fit(task.model, partition)
+
+
+class Augmented(TensorDataset):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + 0.1 * torch.randn_like(x), y
+
+
+def test_its_seed_is_that_of_augmentation():
+    task, found = Task(), []
+    data = Augmented(*task.train.tensors)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        found.append(RLAP(**QUICK).fit(task.model, data))
+    assert found[0].edit_ == found[1].edit_
+    assert torch.equal(found[0].partition_.noise, found[1].partition_.noise)

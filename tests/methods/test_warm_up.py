@@ -190,3 +190,21 @@ def test_wrong_labels_that_are_known_by_heart_are_found():
     found = WarmUpFinder(random_state=0).find(model, (X, y))
     assert not hidden.is_separated and found.is_separated
     assert roc_auc_score(wrong, found.noise) > 0.95 > roc_auc_score(wrong, hidden.noise)
+
+
+class Repeats(Tells):
+    """Warns of the same at the same line, again and again."""
+
+    def find(self, model, data, loss=None, progress=False):
+        for _ in range(3):
+            warnings.warn("a data set's own", UserWarning, stacklevel=1)
+        return super().find(model, data, loss, progress)
+
+
+@pytest.mark.parametrize(("action", "times"), [("default", 1), ("ignore", 0), ("always", 3)])
+def test_warnings_of_others_come_as_often_as_the_caller_has_set(action, times):
+    task = Task()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter(action)
+        WarmUpFinder(Repeats((2.0,))).find(task.model, task.train)
+    assert len(told) == times

@@ -18,7 +18,15 @@ from unlearnkit.data.batches import (
 )
 from unlearnkit.data.epochs import EmptyError, Epochs, Mixed
 from unlearnkit.data.guard import aside, device_of, evaluating, preserved_rng, seed_rng
-from unlearnkit.data.loaders import as_loader, complement, in_order, sample_of, shared, warn_if_random
+from unlearnkit.data.loaders import (
+    as_loader,
+    complement,
+    in_order,
+    refuse_random,
+    sample_of,
+    shared,
+    warn_if_random,
+)
 from unlearnkit.data.partition import Partition
 from unlearnkit.data.roles import ForgetRetain, Measured
 
@@ -45,6 +53,7 @@ __all__ = [
     "joinable",
     "labels",
     "preserved_rng",
+    "refuse_random",
     "sample_of",
     "seed_rng",
     "shared",

@@ -14,6 +14,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
@@ -241,6 +242,32 @@ def _beside(loader: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
         pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
     )
+
+
+def refuse_random(loader: Iterable[Batch]) -> None:
+    """Refuse a loader whose samples have no number: the i-th of :func:`in_order` is another at each walk.
+
+    Raises
+    ------
+    DataError
+        It says what to pass instead.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return
+    if loader.batch_sampler is not None and read_indices(loader) is not None:
+        return  # in_order reads those
+    drawing: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    with preserved_rng(loader):
+        first, second = ([_plain(one) for one in drawing] for _ in range(2))
+    if first != second:
+        raise DataError(
+            "the data's sampler draws other samples, or another order, at every walk, so what is found of a sample "
+            "could not be assigned to it: pass the data set in place of the loader, or a loader that does not shuffle."
+        )
+
+
+def _plain(index: Any) -> Any:
+    return index.tolist() if isinstance(index, Tensor | np.ndarray) else index
 
 
 def warn_if_random(loader: Iterable[Batch], name: str, order_matters: bool = False) -> None:

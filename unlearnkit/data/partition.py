@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from unlearnkit.data.batches import Batch, batch_size
-from unlearnkit.data.loaders import as_loader, part_of, read_indices
+from unlearnkit.data.guard import aside
+from unlearnkit.data.loaders import as_loader, part_of, read_indices, refuse_random
 from unlearnkit.exceptions import DataError
+
+SAMPLES = ("retain", "forget")
 
 
 class Partition:
@@ -39,6 +42,11 @@ class Partition:
         How far apart the two parts lie, where that is known; what finds them says in which unit.
     is_separated : bool
         Whether they lie far enough apart to be told from each other.
+
+    Notes
+    -----
+    A pickle of it, and of an estimator that holds it, has no samples: ``retain`` and ``forget`` are
+    left out, and :meth:`of` makes them again of the data and the ``indices``.
     """
 
     def __init__(
@@ -83,7 +91,8 @@ class Partition:
         Raises
         ------
         DataError
-            If `data` is no data, `noise` does not fit it, or a probability is none.
+            If `data` is no data, or a loader that draws its samples at random and so does not give
+            them a number; if `noise` does not fit it, or a probability is none.
 
         Examples
         --------
@@ -94,11 +103,15 @@ class Partition:
         Partition: 2 of 4 samples noisy (50.0 %)
         """
         loader = as_loader(data)
-        drawn = read_indices(loader)
-        samples = len(drawn) if drawn is not None else sum(map(batch_size, loader))
+        refuse_random(loader)
+        has_batches = (
+            getattr(loader, "batch_sampler", None) is not None
+        )  # else its indices are not of samples
+        drawn = read_indices(loader) if has_batches else None
+        samples = len(drawn) if drawn is not None else sum(map(batch_size, aside(loader)))
         own = torch.arange(samples) if drawn is None else torch.as_tensor(list(drawn), dtype=torch.long)
         probability = _probabilities(noise, own)  # [N]
-        if not 0 < threshold <= 1:
+        if not isinstance(threshold, float | int) or not 0 < threshold <= 1:
             raise DataError(f"threshold must be a probability above 0, got {threshold!r}.")
         is_noisy = probability >= threshold
         return cls(
@@ -111,6 +124,18 @@ class Partition:
             separation,
             is_separated,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the samples, which are not to go where a pickle goes."""
+        return {name: value for name, value in vars(self).items() if name not in SAMPLES}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SAMPLES:
+            raise DataError(
+                "a Partition that was pickled or copied has no samples: make it again with "
+                "Partition.of(data, partition.indices)."
+            )
+        raise AttributeError(f"a Partition has no attribute {name!r}.")
 
     def __iter__(self) -> Iterator[Iterable[Batch]]:
         """Yield the clean part and the noisy part."""
@@ -125,7 +150,7 @@ class Partition:
 def _probabilities(given: Any, own: Tensor) -> Tensor:
     """Return the probability [N] of each sample that it is noisy; `own` are their indices [N]."""
     try:
-        array = torch.as_tensor(np.asarray(given)) if not isinstance(given, Tensor) else given.detach().cpu()
+        array = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"noise must be a mask, probabilities or indices of samples, got {type(given).__name__}."

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from unlearnkit.data import (
     Batch,
     Loss,
+    as_loader,
     aside,
     cross_entropy_of,
     device_of,
@@ -26,6 +27,7 @@ from unlearnkit.data import (
     forward,
     in_order,
     labels,
+    refuse_random,
     to_device,
 )
 from unlearnkit.exceptions import DataError
@@ -67,8 +69,10 @@ def look(model: nn.Module, data: Any, loss: Loss | None, progress: bool, probabi
     Raises
     ------
     DataError
-        If the data is empty, does not fit the model, or a loss is not finite.
+        If the data is empty, does not fit the model, or is a loader that draws its samples at random;
+        or a loss is not finite.
     """
+    refuse_random(as_loader(data))
     inner = unwrap(model)
     refuse_batch_statistics(inner)
     device = device_of(inner)

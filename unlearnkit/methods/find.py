@@ -5,11 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
-from unlearnkit.data import Loss, Partition
+from unlearnkit.data import Loss, Partition, preserved_rng, seed_rng
+from unlearnkit.exceptions import DataError
 from unlearnkit.finding import Finder
+from unlearnkit.methods._run import derived
 from unlearnkit.methods.warm_up import WarmUpFinder, with_seed
+
+FINDING = 0xF12D
+"""Sets the seed of what a data set draws while it is looked at apart."""
 
 
 def find_forget_set(
@@ -40,7 +46,8 @@ def find_forget_set(
     progress : bool
         Show progress bars.
     random_state : int, optional
-        Seeds a finder that has no seed of its own.
+        Seeds a finder that has no seed of its own, and what a data set that augments its samples
+        draws.
 
     Returns
     -------
@@ -62,7 +69,14 @@ def find_forget_set(
     if finder is None:
         finder = WarmUpFinder()
     if isinstance(finder, Finder):
-        return with_seed(finder, random_state).find(model, data, loss, progress)
+        with preserved_rng(data), torch.inference_mode(False):
+            if random_state is not None:
+                seed_rng(derived(random_state, FINDING), data)
+            return with_seed(finder, random_state).find(model, data, loss, progress)
+    if isinstance(finder, type):
+        raise DataError(
+            f"finder must be an instance, got the class {finder.__name__}: pass {finder.__name__}()."
+        )
     if hasattr(finder, "columns") and "is_label_issue" in finder.columns:
         finder = finder["is_label_issue"].to_numpy()
     return Partition.of(data, finder)

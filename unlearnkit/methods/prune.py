@@ -28,6 +28,10 @@ NO_UNIT = (
     "no unit can be pruned, and none was: before its last layer the model calls no linear layer or convolution "
     "whose weights require a gradient."
 )
+NO_RANK = (
+    "the importance is the same for all of {weights}, so which of their units are pruned says nothing: set include= "
+    "to weights that it ranks, or another importance."
+)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -103,6 +107,9 @@ class Prune(Localised):
             budget = min(max(budget, (least + 0.5) / sum(sizes)), 1.0)
         scores = self._estimator().scores(run.source, measured)
         chosen = select(scores, budget, self.granularity, self.top, include=weights, model=run.source)
+        alike = len({float(extreme) for name in weights for extreme in scores[name].aminmax()}) == 1
+        if alike and not all(bool(chosen[name].all()) for name in weights):
+            warn(NO_RANK.format(weights=", ".join(weights)), IneffectiveWarning)
         if self.granularity == "weight" or not whole:
             return chosen
         closed = closure(run.source, batch_of(run), chosen, runner(run))

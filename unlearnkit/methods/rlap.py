@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
+from sklearn.base import clone
 from torch import nn
 
-from unlearnkit.data import ForgetRetain, Measured, Partition, as_loader, preserved_rng
+from unlearnkit.data import ForgetRetain, Measured, Partition, as_loader
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError
 from unlearnkit.finding import Finder
@@ -20,6 +20,7 @@ from unlearnkit.methods._trainer import Optimizers
 from unlearnkit.methods.find import find_forget_set
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.prune import Prune, batch_of, hidden_layers, set_to_zero
+from unlearnkit.methods.warm_up import WarmUpFinder, with_seed
 from unlearnkit.parameters import copy_of
 from unlearnkit.selection import ParameterMask
 from unlearnkit.structure.layers import head_of
@@ -27,6 +28,12 @@ from unlearnkit.structure.layers import head_of
 NOTHING_FOUND = (
     "no sample of the data stands out as noisy, so there is nothing to forget: keep the model as it is, lower the "
     "finder's threshold, or say what is noisy, as in fit(model, retain, forget)."
+)
+
+NOTHING_LEFT = (
+    "all {count:,} samples of the data were found to be noisy, so there is nothing to keep: raise the finder's "
+    "threshold, as in finder=MixtureFinder(threshold=0.9), take another finder, or say what is noisy, as in "
+    "fit(model, retain, forget)."
 )
 
 
@@ -53,8 +60,9 @@ class RLAP(FineTune, Prune):
     finder : Finder, optional
         How the noisy part is found; :class:`~unlearnkit.WarmUpFinder` where left out.
     tune : {"all", "last"}
-        What is trained on the clean part: all weights, or the pruned layer and those after it; the
-        paper's F-FT and L-FT.
+        What is trained on the clean part: all weights, or the last hidden layer and the head; the
+        paper's F-FT and L-FT. Statistics of BatchNorm move with either, unless the `trainer` keeps
+        them.
     regrow : bool
         As the authors' code prunes: only incoming weights are set to zero, and they are trained
         like all others.
@@ -62,7 +70,9 @@ class RLAP(FineTune, Prune):
     Attributes
     ----------
     partition_ : Partition or None
-        The two parts, and each sample's probability of being noisy; None where they were given.
+        The two parts, and each sample's probability of being noisy; None where the sets were given.
+    finder_ : Finder
+        What found them, with what it learned, such as ``looked_at_``; where it was asked.
     mask_ : ParameterMask
         What was pruned.
     trained_ : ParameterMask
@@ -144,12 +154,16 @@ class RLAP(FineTune, Prune):
         source = as_loader(data)
         if validation is not None:
             as_loader(validation, name="validation")  # to be told before the long work
-        with preserved_rng(source), torch.inference_mode(False):
-            found = find_forget_set(
-                model, source, self.finder, self.loss, self.progress, random_state=self.random_state
-            )
+        # what a finder learns is not to be written into a parameter
+        self.finder_: Finder = WarmUpFinder() if self.finder is None else clone(self.finder)
+        self.finder_ = with_seed(self.finder_, self.random_state)
+        found = find_forget_set(
+            model, source, self.finder_, self.loss, self.progress, random_state=self.random_state
+        )
         if not len(found.indices):
             raise DataError(NOTHING_FOUND)
+        if bool(found.is_noisy.all()):
+            raise DataError(NOTHING_LEFT.format(count=len(found.is_noisy)))
         return found
 
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Importance | None) -> WeightEdit:

@@ -220,7 +220,7 @@ def _quietly(
 ) -> tuple[Partition, list[warnings.WarningMessage]]:
     """Return what is found, and what is to be told if that is the result; other warnings are given at once."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", SeparationWarning)  # others as the caller has set it
         found = finder.find(model, data, loss, progress)
     held = [warning for warning in caught if issubclass(warning.category, SeparationWarning)]
     for warning in caught:
