@@ -93,8 +93,9 @@ def _train(
 ) -> tuple[nn.Module, float]:
     """Return a trained model and the seconds that took.
 
-    The learning rate goes through one cycle, or with ``schedule="cosine"`` down to a hundredth of
-    `lr`. What is left in `checkpoint`, every `EVERY` seconds, is where an interrupted training goes on.
+    The learning rate goes through one cycle, with ``schedule="cosine"`` down to a hundredth of `lr`,
+    and with ``"constant"`` nowhere. What is left in `checkpoint`, every `EVERY` seconds, is where an
+    interrupted training goes on.
     """
     x, y = data
     with torch.random.fork_rng():
@@ -151,6 +152,8 @@ def _rates(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.01 * lr)
+    if schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
