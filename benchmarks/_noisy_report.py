@@ -34,10 +34,28 @@ class Question(NamedTuple):
 
 
 QUESTIONS = [
+    Question("the paper's claim: RLAP, or retraining as the original", "found: RLAP", "found: retrained"),
+    Question("the same, RLAP on the head alone", "found: RLAP, head", "found: retrained"),
+    Question("the same, RLAP as its code is", "as published: RLAP", "found: retrained"),
+    Question("RLAP, or retraining with a falling rate", "found: RLAP", "found: retrained, cosine"),
+    Question("RLAP on the model as it was", "found: RLAP", "original"),
     Question("a lower rate, on everything", "everything: fine-tuned", "original"),
-    Question("the true noisy part left out", "truth: fine-tuned", "everything: fine-tuned"),
-    Question("the rate falls, retrained on everything", "everything: retrained, cosine", "original"),
-    Question("the rate falls, retrained on the truth", "truth: retrained, cosine", "truth: retrained"),
+    Question("BatchNorm's statistics", "found: BatchNorm alone", "original"),
+    Question("the found part left out", "found: fine-tuned", "everything: fine-tuned"),
+    Question("pruning", "found: RLAP", "found: fine-tuned"),
+    Question("pruning, the head trained", "found: RLAP, head", "found: fine-tuned, head"),
+    Question("pruning by sensitivity, not at random", "found: RLAP", "found: pruned at random"),
+    Question("attributions, not losses alone", "found: fine-tuned", "by loss: fine-tuned"),
+    Question("the mixture, not label issues", "found: fine-tuned", "label issues: fine-tuned"),
+    Question("a look before the noise is memorised", "found early: fine-tuned", "found: fine-tuned"),
+    Question("the true partition", "truth: fine-tuned", "found: fine-tuned"),
+    Question("pruning, on the true partition", "truth: RLAP", "truth: fine-tuned"),
+    Question("a falling rate in retraining", "found: retrained, cosine", "found: retrained"),
+    Question(
+        "leaving the found part out of that", "found: retrained, cosine", "everything: retrained, cosine"
+    ),
+    Question("the same, found early", "found early: retrained, cosine", "everything: retrained, cosine"),
+    Question("the same, the true part", "truth: retrained, cosine", "everything: retrained, cosine"),
 ]
 
 
@@ -54,13 +72,19 @@ def report(rows: Sequence[Row]) -> str:
             for table in (_partitions(own), _models(own), _answers(own)):
                 if table:
                     parts.append(table)
-    return "\n".join(parts)
+    failed = [row for row in rows if "error" in row]
+    if failed:
+        parts.append("\n## What failed\n")
+        parts += [
+            f"- {row['task']}, {row['arm']}, {row['seed']}, {row['name']}: {row['error']}" for row in failed
+        ]
+    return "\n".join(parts) + "\n"
 
 
 def _partitions(rows: Iterable[Row]) -> str:
     head = ["partition", "AUC", "purity", "recall", "removed", "told apart", "seconds"]
     lines = []
-    for name, own in _by_name(rows, "partition").items():
+    for name, own in _by_name(row for row in rows if "auc" in row).items():
         shares = [_percent(own, key) for key in ("auc", "purity", "recall", "removed")]
         apart = f"{sum(row['is_separated'] for row in own)} of {len(own)}"
         lines.append([name, *shares, apart, _spread([row["find"] for row in own])])
@@ -68,18 +92,30 @@ def _partitions(rows: Iterable[Row]) -> str:
 
 
 def _models(rows: Iterable[Row]) -> str:
-    head = ["method", "accuracy", "precision", "F1", "fit, clean", "fit, noisy", "find", "prune", "train"]
+    head = [
+        "method",
+        "accuracy",
+        "precision",
+        "F1",
+        "fit, clean",
+        "fit, noisy",
+        "find",
+        "prune",
+        "train",
+        "an epoch",
+    ]
     lines = []
-    for name, own in _by_name(rows, "model").items():
+    for name, own in _by_name(row for row in rows if "accuracy" in row).items():
         shares = [_percent(own, key) for key in ("accuracy", "precision", "f1", "fit_clean", "fit_noisy")]
         seconds = [_spread([row.get(key, 0.0) for row in own]) for key in ("find", "prune", "train")]
-        lines.append([name, *shares, *seconds])
+        epoch = _spread([row["train"] / row["epochs"] for row in own], digits=2)
+        lines.append([name, *shares, *seconds, epoch])
     return _markdown(head, lines)
 
 
 def _answers(rows: Iterable[Row]) -> str:
     """Return what each difference is, seed by seed, and how long one row takes beside the other."""
-    found = _by_name(rows, "model")
+    found = _by_name(row for row in rows if "accuracy" in row)
     lines = []
     for text, one, other in QUESTIONS:
         ones, others = ({row["seed"]: row for row in found.get(name, [])} for name in (one, other))
@@ -98,11 +134,10 @@ def _seconds(row: Row) -> float:
     return sum(row.get(key, 0.0) for key in ("find", "prune", "train"))
 
 
-def _by_name(rows: Iterable[Row], kind: str) -> dict[str, list[Row]]:
+def _by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row["kind"] == kind:
-            found.setdefault(row["name"], []).append(row)
+        found.setdefault(row["name"], []).append(row)
     return found
 
 
@@ -110,9 +145,9 @@ def _percent(rows: Iterable[Row], key: str) -> str:
     return _spread([100 * row[key] for row in rows])
 
 
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):{sign}.1f}{spread}"
+def _spread(values: Sequence[float], sign: str = "", digits: int = 1) -> str:
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):{sign}.{digits}f}{spread}"
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

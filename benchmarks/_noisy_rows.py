@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import process_time
 from typing import Any, NamedTuple
 
@@ -11,19 +12,29 @@ from torch import nn
 
 from _noise import ARMS
 from _noisy_tasks import Case, Task
-from unlearnkit import FineTune, Retrain
+from unlearnkit import RLAP, FineTune, MixtureFinder, Retrain, Sensitivity
 from unlearnkit.base import Unlearner
+from unlearnkit.finding import Finder, LabelIssues
 
 LABELS = ("label20", "label40")
 HEAD = ("hidden.*", "output.*")
 """What L-FT trains: the two linear layers of the head, as RLAP's code does."""
 
-FINDERS: dict[str, tuple[Callable[[], Any], str]] = {}
-"""What finds the noisy part, and the model it looks with: the original, or one of a few epochs."""
+FINDERS: dict[str, tuple[Callable[[], Finder], str]] = {
+    "found": (MixtureFinder, "original"),
+    "as published": (MixtureFinder.published, "original"),
+    "by attribution": (partial(MixtureFinder, "attribution"), "original"),
+    "by loss": (partial(MixtureFinder, "loss"), "original"),
+    "label issues": (LabelIssues, "original"),
+    "found early": (MixtureFinder, "warm-up"),
+    "by attribution, early": (partial(MixtureFinder, "attribution"), "warm-up"),
+    "label issues, early": (LabelIssues, "warm-up"),
+}
+"""What finds the noisy part, and the model it looks with: the original, or one of its first epochs."""
 
 
 class Row(NamedTuple):
-    """A method on a partition: one of `FINDERS`, "truth", or "everything", which keeps all samples."""
+    """A method on a partition: that of one of `FINDERS`, the "truth", "everything" to keep, or one of its own."""
 
     name: str
     part: str
@@ -39,6 +50,16 @@ def tuned(task: Task, **given: Any) -> FineTune:
 def tuned_head(task: Task) -> FineTune:
     """The same on the head alone (L-FT)."""
     return tuned(task, include=HEAD, weight_decay=1e-5)
+
+
+def rlap(task: Task, **given: Any) -> RLAP:
+    """RLAP with its defaults, but for the length of the training."""
+    return RLAP(**task.tune, **given)
+
+
+def published(task: Task, **given: Any) -> RLAP:
+    """RLAP as its authors' code regresses and prunes; the default fine-tunes as theirs."""
+    return rlap(task, importance=Sensitivity.published(layers="hidden"), regrow=True, **given)
 
 
 def normalised(task: Task) -> FineTune:
@@ -57,9 +78,33 @@ def scheduled(task: Task) -> Retrain:
     return retrained(task).set_params(schedule="cosine")
 
 
+def warmed_up(task: Task) -> RLAP:
+    """RLAP from finding to training, looking with a model that it trains for a few epochs."""
+    return rlap(task, warm_up=task.warm_up)
+
+
+LAST = {"tune": "last", "weight_decay": 1e-5}
 ROWS = [
+    Row("found: RLAP", "found", rlap),
+    Row("found: RLAP, head", "found", partial(rlap, **LAST)),
+    Row("found: pruned at random", "found", partial(rlap, importance="random")),
+    Row("found: fine-tuned", "found", tuned),
+    Row("found: fine-tuned, head", "found", tuned_head),
+    Row("found: BatchNorm alone", "found", normalised),
+    Row("found: retrained", "found", retrained),
+    Row("found: retrained, cosine", "found", scheduled),
+    Row("as published: RLAP", "as published", published),
+    Row("as published: RLAP, head", "as published", partial(published, **LAST)),
+    Row("by loss: fine-tuned", "by loss", tuned),
+    Row("label issues: fine-tuned", "label issues", tuned, LABELS),
+    Row("found early: RLAP", "found early", rlap, LABELS),
+    Row("found early: fine-tuned", "found early", tuned, LABELS),
+    Row("found early: retrained, cosine", "found early", scheduled, LABELS),
+    Row("label issues, early: fine-tuned", "label issues, early", tuned, LABELS),
+    Row("RLAP(warm_up)", "its own", warmed_up, LABELS),
     Row("everything: fine-tuned", "everything", tuned),
     Row("everything: retrained, cosine", "everything", scheduled),
+    Row("truth: RLAP", "truth", rlap),
     Row("truth: fine-tuned", "truth", tuned),
     Row("truth: fine-tuned, head", "truth", tuned_head),
     Row("truth: BatchNorm alone", "truth", normalised),
@@ -68,22 +113,31 @@ ROWS = [
 ]
 
 
-def run(row: Row, case: Case) -> tuple[nn.Module, dict[str, float]]:
-    """Return the model that comes of a row, and the CPU seconds of finding, of pruning and of training."""
-    find, parts = 0.0, {}
+def run(row: Row, case: Case) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the model that comes of a row, and CPU seconds: of finding, of pruning, of training.
+
+    Where a method finds its own partition, pruning, the lesser part, counts as finding; and that
+    partition's quality comes beside the seconds.
+    """
+    find, found = 0.0, {}
     if row.part == "everything":  # FineTune and Retrain look at the forget set, no more
         x, y = case.noisy.train
         data: tuple[Any, ...] = (x, y), (x[:1], y[:1])
+    elif row.part == "its own":
+        data = (case.noisy.train,)
     elif row.part == "truth":
         data = (case.truth,)
     else:
-        finder, looks = FINDERS[row.part]
-        found, find = case.partition(row.part, finder(), looks)
-        data = (found,)
+        partition, find = case.partition(row.part, *FINDERS[row.part])
+        data = (partition,)
     method = row.method(case.task).set_params(random_state=case.seed)
     start = process_time()
     method.fit(case.original[0], *data)
-    took = process_time() - start
-    trained = took * sum(epoch["seconds"] for epoch in method.history_) / method.seconds_
-    parts = {"find": find, "prune": took - trained, "train": trained}
-    return method.transform(case.original[0]), parts
+    took, prune = process_time() - start, 0.0
+    if isinstance(method, RLAP):
+        prune = took * (1 - sum(epoch["seconds"] for epoch in method.history_) / method.seconds_)
+    train = took - prune
+    if row.part == "its own":
+        find, prune, found = prune, 0.0, case.quality(method.partition_)
+    seconds = {"find": find, "prune": prune, "train": train, "epochs": len(method.history_)}
+    return method.transform(case.original[0]), seconds | found

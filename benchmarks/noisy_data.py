@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +27,46 @@ import torch
 from _environment import write_environment
 from _noise import ARMS
 from _noisy_report import report
-from _noisy_rows import FINDERS, ROWS, run
+from _noisy_rows import FINDERS, ROWS, Row, run
 from _noisy_tasks import TASKS, Case, quiet
+from unlearnkit.finding import Finder
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
 KEY = ("task", "arm", "seed", "kind", "name")
 Found = dict[str, Any]
 
 
-def rows_of(case: Case, arm: str, methods: list[str] | None, done: set[tuple[str, str]]) -> Iterator[Found]:
-    """Yield what is not in `done`: how good the partitions are, then the original and every row."""
-
-    def wanted(kind: str, name: str) -> bool:
-        return (kind, name) not in done and (methods is None or name in methods)
-
-    for name, (finder, looks) in FINDERS.items():
-        if wanted("partition", name):
-            found, seconds = case.partition(name, finder(), looks)
-            told = {"separation": found.separation, "is_separated": found.is_separated, "find": seconds}
-            yield {"kind": "partition", "name": name, **case.quality(found), **told}
-    if wanted("model", "original"):
-        model, seconds = case.original
-        yield {"kind": "model", "name": "original", **case.figures(model), "train": seconds}
+def jobs(case: Case, arm: str) -> Iterator[tuple[str, str, Callable[[], Found]]]:
+    """Yield kind, name and how to measure it: the partitions, the original, and the rows of an arm."""
+    for name, how in FINDERS.items():
+        yield "partition", name, partial(_partition, case, name, how)
+    yield "model", "original", partial(_original, case)
     for row in ROWS:
-        if arm in row.arms and wanted("model", row.name):
-            model, seconds = run(row, case)
-            yield {"kind": "model", "name": row.name, **case.figures(model), **seconds}
+        if arm in row.arms:
+            yield "model", row.name, partial(_row, case, row)
+
+
+def _partition(case: Case, name: str, how: tuple[Callable[[], Finder], str]) -> Found:
+    found, seconds = case.partition(name, *how)
+    return case.quality(found) | {"find": seconds}
+
+
+def _original(case: Case) -> Found:
+    model, seconds = case.original
+    return case.figures(model) | {"train": seconds, "epochs": case.task.recipe["epochs"]}
+
+
+def _row(case: Case, row: Row) -> Found:
+    model, found = run(row, case)
+    return case.figures(model) | found
+
+
+def measured(measure: Callable[[], Found]) -> Found:
+    """Return what a job finds, or why it failed: without cleanlab, say, the others must have their turn."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def stored(path: Path) -> list[Found]:
@@ -82,17 +98,21 @@ def main() -> None:
         torch.set_num_threads(1)  # CPU seconds then say the same on a busy machine
         write_environment(args.results)
         work = args.work or (args.data or args.results) / "models"
-        for seed in args.seeds:
-            for arm in args.arms:
-                key = {"task": args.task, "arm": arm, "seed": seed}
-                known = [row for row in stored(path) if key.items() <= row.items()]
-                case = Case(TASKS[args.task], arm, seed, args.data, work)
-                for row in rows_of(case, arm, args.methods, {(row["kind"], row["name"]) for row in known}):
-                    with open(path, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(key | row) + "\n")
-                    said = [f"{name} {row[name]:.3f}" for name in ("auc", "accuracy") if name in row]
-                    print(args.task, arm, seed, row["name"], *said, flush=True)
-    text = report(stored(path))
+        for seed, arm in product(args.seeds, args.arms):
+            key = {"task": args.task, "arm": arm, "seed": seed}
+            case = Case(TASKS[args.task], arm, seed, args.data, work)
+            known = [row for row in stored(path) if key.items() <= row.items() and "error" not in row]
+            done = {(row["kind"], row["name"]) for row in known}
+            for kind, name, measure in jobs(case, arm):
+                if (kind, name) in done or (args.methods and name not in args.methods):
+                    continue
+                row = key | {"kind": kind, "name": name} | measured(measure)
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                said = [f"{at} {row[at]:.3f}" for at in ("auc", "accuracy") if at in row]
+                print(args.task, arm, seed, name, *said, row.get("error", ""), flush=True)
+    order = [*FINDERS, "original", *(row.name for row in ROWS)]
+    text = report(sorted(stored(path), key=lambda row: order.index(row["name"])))
     (args.results / "noisy_data.md").write_text(text, encoding="utf-8")
     print(text)
 
