@@ -42,6 +42,7 @@ QUESTIONS = [
     Question("a lower rate, on everything", "everything: fine-tuned", "original"),
     Question("BatchNorm's statistics", "found: BatchNorm alone", "original"),
     Question("the found part left out", "found: fine-tuned", "everything: fine-tuned"),
+    Question("pruning, and nothing else", "found: pruned, not trained", "original"),
     Question("pruning", "found: RLAP", "found: fine-tuned"),
     Question("pruning, the head trained", "found: RLAP, head", "found: fine-tuned, head"),
     Question("pruning by sensitivity, not at random", "found: RLAP", "found: pruned at random"),
@@ -108,7 +109,7 @@ def _models(rows: Iterable[Row]) -> str:
     for name, own in _by_name(row for row in rows if "accuracy" in row).items():
         shares = [_percent(own, key) for key in ("accuracy", "precision", "f1", "fit_clean", "fit_noisy")]
         seconds = [_spread([row.get(key, 0.0) for row in own]) for key in ("find", "prune", "train")]
-        epoch = _spread([row["train"] / row["epochs"] for row in own], digits=2)
+        epoch = _spread([row["train"] / max(row["epochs"], 1) for row in own], digits=2)
         lines.append([name, *shares, *seconds, epoch])
     return _markdown(head, lines)
 

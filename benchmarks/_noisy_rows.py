@@ -12,9 +12,9 @@ from torch import nn
 
 from _noise import ARMS
 from _noisy_tasks import Case, Task
-from unlearnkit import RLAP, FineTune, MixtureFinder, Retrain, Sensitivity
+from unlearnkit import RLAP, FineTune, LabelIssues, MixtureFinder, Prune, Retrain, Sensitivity
 from unlearnkit.base import Unlearner
-from unlearnkit.finding import Finder, LabelIssues
+from unlearnkit.finding import Finder
 
 LABELS = ("label20", "label40")
 HEAD = ("hidden.*", "output.*")
@@ -62,6 +62,11 @@ def published(task: Task, **given: Any) -> RLAP:
     return rlap(task, importance=Sensitivity.published(layers="hidden"), regrow=True, **given)
 
 
+def pruned(task: Task) -> Prune:
+    """No weight is trained."""
+    return Prune()
+
+
 def normalised(task: Task) -> FineTune:
     """No weight moves; BatchNorm's statistics are those of the clean part."""
     return tuned(task, lr=0.0, epochs=2)
@@ -88,6 +93,7 @@ ROWS = [
     Row("found: RLAP", "found", rlap),
     Row("found: RLAP, head", "found", partial(rlap, **LAST)),
     Row("found: pruned at random", "found", partial(rlap, importance="random")),
+    Row("found: pruned, not trained", "found", pruned),
     Row("found: fine-tuned", "found", tuned),
     Row("found: fine-tuned, head", "found", tuned_head),
     Row("found: BatchNorm alone", "found", normalised),
@@ -134,10 +140,11 @@ def run(row: Row, case: Case) -> tuple[nn.Module, dict[str, Any]]:
     start = process_time()
     method.fit(case.original[0], *data)
     took, prune = process_time() - start, 0.0
-    if isinstance(method, RLAP):
-        prune = took * (1 - sum(epoch["seconds"] for epoch in method.history_) / method.seconds_)
+    history = getattr(method, "history_", [])
+    if isinstance(method, RLAP | Prune):
+        prune = took * (1 - sum(epoch["seconds"] for epoch in history) / method.seconds_)
     train = took - prune
     if row.part == "its own":
         find, prune, found = prune, 0.0, case.quality(method.partition_)
-    seconds = {"find": find, "prune": prune, "train": train, "epochs": len(method.history_)}
+    seconds = {"find": find, "prune": prune, "train": train, "epochs": len(history)}
     return method.transform(case.original[0]), seconds | found
