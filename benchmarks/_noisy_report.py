@@ -37,6 +37,7 @@ QUESTIONS = [
     Question("the paper's claim: RLAP, or retraining as the original", "found: RLAP", "found: retrained"),
     Question("the same, RLAP on the head alone", "found: RLAP, head", "found: retrained"),
     Question("the same, RLAP as its code is", "as published: RLAP", "found: retrained"),
+    Question("RLAP, or fine-tuning with a falling rate", "found: RLAP", "found: fine-tuned, cosine"),
     Question("RLAP, or retraining with a falling rate", "found: RLAP", "found: retrained, cosine"),
     Question("RLAP on the model as it was", "found: RLAP", "original"),
     Question("a lower rate, on everything", "everything: fine-tuned", "original"),

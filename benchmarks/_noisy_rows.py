@@ -52,6 +52,11 @@ def tuned_head(task: Task) -> FineTune:
     return tuned(task, include=HEAD, weight_decay=1e-5)
 
 
+def tuned_down(task: Task) -> FineTune:
+    """The original's optimizer, with a rate that falls: no other rate than in retraining, for fewer epochs."""
+    return tuned(task, optimizer="sgd", lr=task.recipe["lr"], weight_decay=5e-4, schedule="cosine")
+
+
 def rlap(task: Task, **given: Any) -> RLAP:
     """RLAP with its defaults, but for the length of the training."""
     return RLAP(**task.tune, **given)
@@ -96,6 +101,7 @@ ROWS = [
     Row("found: pruned, not trained", "found", pruned),
     Row("found: fine-tuned", "found", tuned),
     Row("found: fine-tuned, head", "found", tuned_head),
+    Row("found: fine-tuned, cosine", "found", tuned_down),
     Row("found: BatchNorm alone", "found", normalised),
     Row("found: retrained", "found", retrained),
     Row("found: retrained, cosine", "found", scheduled),
@@ -105,6 +111,7 @@ ROWS = [
     Row("label issues: fine-tuned", "label issues", tuned, LABELS),
     Row("found early: RLAP", "found early", rlap, LABELS),
     Row("found early: fine-tuned", "found early", tuned, LABELS),
+    Row("found early: fine-tuned, cosine", "found early", tuned_down, LABELS),
     Row("found early: retrained, cosine", "found early", scheduled, LABELS),
     Row("label issues, early: fine-tuned", "label issues, early", tuned, LABELS),
     Row("RLAP(warm_up)", "its own", warmed_up, LABELS),
