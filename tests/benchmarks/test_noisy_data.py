@@ -11,7 +11,7 @@ import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="a source distribution has no benchmarks")
-ROWS = ("original", "found: RLAP", "found: fine-tuned", "everything: fine-tuned", "truth: RLAP")
+ROWS = ("found", "as published", "original", "found: RLAP", "truth: RLAP")
 
 
 @pytest.fixture(autouse=True)
@@ -122,12 +122,14 @@ def test_what_fails_leaves_a_row_and_is_tried_again(run, monkeypatch):
     assert "\n| truth: fine-tuned | " in tables and "no luck" not in tables
 
 
-def of(rows, name, key):
-    return {row["seed"]: row[key] for row in rows if row["name"] == name}
-
-
-def test_on_digits_with_input_noise_the_noisy_part_is_found_and_rlap_is_better(run):
-    rows, _ = run("--task", "digits", "--arms", "input", "--methods", "found", *ROWS)
-    assert min(of(rows, "found", "auc").values()) > 0.9
-    before, after = of(rows, "original", "accuracy"), of(rows, "found: RLAP", "accuracy")
-    assert all(after[seed] > before[seed] for seed in range(3))
+@pytest.mark.parametrize("arm", ["input", "label40"])
+def test_on_digits_the_noisy_part_is_found_and_rlap_is_better(run, arm):
+    rows, _ = run("--task", "digits", "--arms", arm, "--methods", *ROWS)
+    for seed in range(3):
+        found = {row["name"]: row for row in rows if row["seed"] == seed}
+        assert found["found"]["auc"] > 0.85
+        assert found["as published"]["auc"] < 0.65  # its clusters are groups of classes
+        accuracy = {name: found[name]["accuracy"] for name in found if "accuracy" in found[name]}
+        assert accuracy["found: RLAP"] > accuracy["original"]
+        if arm == "label40":  # a wrong label is harder to find than noise in an image
+            assert accuracy["truth: RLAP"] > accuracy["found: RLAP"]
