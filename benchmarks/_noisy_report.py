@@ -20,8 +20,8 @@ clean. A row's name says whose partition, and what was then done with the model.
 probability of being noisy tells noisy from clean samples (50 by chance); purity: share of clean
 samples among those kept; recall: share of the noisy ones that were taken out; removed: share of all
 samples taken out. Fit: accuracy on the training samples' given labels. Seconds are those of one
-core: of finding the noisy part (with the training of the model that looks, where it is not the
-original), of regression and pruning, and of training.
+core: of finding the noisy part (with the training of a copy that looks, where there is one), of
+regression and pruning, and of training.
 """
 
 
@@ -47,16 +47,15 @@ QUESTIONS = [
     Question("pruning", "found: RLAP", "found: fine-tuned"),
     Question("pruning, the head trained", "found: RLAP, head", "found: fine-tuned, head"),
     Question("pruning by sensitivity, not at random", "found: RLAP", "found: pruned at random"),
-    Question("attributions, not losses alone", "found: fine-tuned", "by loss: fine-tuned"),
-    Question("the mixture, not label issues", "found: fine-tuned", "label issues: fine-tuned"),
-    Question("a look before the noise is memorised", "found early: fine-tuned", "found: fine-tuned"),
+    Question("attributions, not losses alone", "found: fine-tuned", "by losses: fine-tuned"),
+    Question("a look before noise is memorised", "found: fine-tuned", "by the original: fine-tuned"),
+    Question("the mixture, not label issues", "found: fine-tuned", "label issues by a copy: fine-tuned"),
     Question("the true partition", "truth: fine-tuned", "found: fine-tuned"),
     Question("pruning, on the true partition", "truth: RLAP", "truth: fine-tuned"),
     Question("a falling rate in retraining", "found: retrained, cosine", "found: retrained"),
     Question(
         "leaving the found part out of that", "found: retrained, cosine", "everything: retrained, cosine"
     ),
-    Question("the same, found early", "found early: retrained, cosine", "everything: retrained, cosine"),
     Question("the same, the true part", "truth: retrained, cosine", "everything: retrained, cosine"),
 ]
 

@@ -38,15 +38,12 @@ class Task(NamedTuple):
         Of the original, see `_models.train`.
     tune : dict
         Epochs and batch size of all that goes on from the original.
-    warm_up : int
-        Epochs of the recipe after which a second model looks at the data.
     """
 
     splits: Callable[[Path], Splits]
     factory: Callable[[], nn.Module]
     recipe: dict[str, Any]
     tune: dict[str, Any]
-    warm_up: int
 
 
 def cnn(channels: tuple[int, ...], side: int, hidden: int, inputs: int = 3) -> nn.Module:
@@ -90,7 +87,6 @@ DIGITS = Task(
     partial(cnn, (16, 32), 8, 64, 1),
     {"epochs": 10, "lr": 0.05, **PAPER, "batch_size": 32},
     {"epochs": 5, "batch_size": 32},
-    warm_up=3,
 )
 TASKS = {
     "cifar": Task(
@@ -98,12 +94,9 @@ TASKS = {
         partial(cnn, (16, 32, 64), 16, 128),
         {"epochs": 20, "lr": 0.05, **PAPER},
         {"epochs": 10, "batch_size": 64},
-        warm_up=4,
     ),
     "digits": DIGITS,
-    "smoke": DIGITS._replace(
-        recipe=DIGITS.recipe | {"epochs": 2}, tune=DIGITS.tune | {"epochs": 1}, warm_up=1
-    ),
+    "smoke": DIGITS._replace(recipe=DIGITS.recipe | {"epochs": 2}, tune=DIGITS.tune | {"epochs": 1}),
 }
 
 
@@ -118,32 +111,23 @@ class Case:
     @cached_property
     def original(self) -> tuple[nn.Module, float]:
         """What was trained on everything, and the CPU seconds of that."""
-        return self._trained()
-
-    @cached_property
-    def warm_up(self) -> tuple[nn.Module, float]:
-        """The same after its first epochs, before it knows the noisy samples by heart, likewise."""
-        return self._trained(epochs=self.task.warm_up)
+        task, data = self.task, self.noisy.train
+        return trained_in(self.work, task.factory, data, self.seed, clock=process_time, **task.recipe)
 
     @cached_property
     def truth(self) -> Partition:
         """The partition that only a study knows."""
         return Partition.of(self.noisy.train, self.noisy.is_noisy)
 
-    def partition(self, name: str, factory: Callable[[], Finder], looks: str) -> tuple[Partition, float]:
-        """Return what a finder finds, and in how many seconds; `looks` says with which model it looks.
-
-        The training of the model counts, where it is not the original.
-        """
+    def partition(self, name: str, factory: Callable[[], Finder]) -> tuple[Partition, float]:
+        """Return what a finder finds, and in how many CPU seconds."""
         if name not in self.found:
-            model, before = self.original if looks == "original" else self.warm_up
-            finder = factory()
+            model, finder = self.original[0], factory()
             if "random_state" in finder.get_params(deep=False):
                 finder.set_params(random_state=self.seed)
             start = process_time()
             found = finder.find(model, self.noisy.train)
-            took = process_time() - start
-            self.found[name] = found, took + (before if looks == "warm-up" else 0)
+            self.found[name] = found, process_time() - start
         return self.found[name]
 
     def quality(self, found: Partition) -> dict[str, Any]:
@@ -169,11 +153,6 @@ class Case:
             "fit_clean": float(right[~bad].mean()),
             "fit_noisy": float(right[bad].mean()),
         }
-
-    def _trained(self, **changed: Any) -> tuple[nn.Module, float]:
-        recipe = self.task.recipe | changed
-        data, seed = self.noisy.train, self.seed
-        return trained_in(self.work, self.task.factory, data, seed, clock=process_time, **recipe)
 
 
 def _predicted(model: nn.Module, data: Data) -> tuple[torch.Tensor, torch.Tensor]:

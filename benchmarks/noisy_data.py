@@ -38,16 +38,16 @@ Found = dict[str, Any]
 
 def jobs(case: Case, arm: str) -> Iterator[tuple[str, str, Callable[[], Found]]]:
     """Yield kind, name and how to measure it: the partitions, the original, and the rows of an arm."""
-    for name, how in FINDERS.items():
-        yield "partition", name, partial(_partition, case, name, how)
+    for name, factory in FINDERS.items():
+        yield "partition", name, partial(_partition, case, name, factory)
     yield "model", "original", partial(_original, case)
     for row in ROWS:
         if arm in row.arms:
             yield "model", row.name, partial(_row, case, row)
 
 
-def _partition(case: Case, name: str, how: tuple[Callable[[], Finder], str]) -> Found:
-    found, seconds = case.partition(name, *how)
+def _partition(case: Case, name: str, factory: Callable[[], Finder]) -> Found:
+    found, seconds = case.partition(name, factory)
     return case.quality(found) | {"find": seconds}
 
 

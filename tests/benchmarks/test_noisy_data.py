@@ -98,10 +98,10 @@ def test_study_at_its_smallest(run):
 
 
 def test_rows_can_be_chosen_and_are_not_run_again(run):
-    arguments = ("--smoke", "--seeds", 1, "--arms", "input", "--methods", "truth: fine-tuned", "by loss")
+    arguments = ("--smoke", "--seeds", 1, "--arms", "input", "--methods", "truth: fine-tuned", "by losses")
     rows, tables = run(*arguments)
-    assert [row["name"] for row in rows] == ["by loss", "truth: fine-tuned"]
-    assert "\n| by loss | " in tables and "found: RLAP" not in tables
+    assert [row["name"] for row in rows] == ["by losses", "truth: fine-tuned"]
+    assert "\n| by losses | " in tables and "found: RLAP" not in tables
     assert run(*arguments) == (rows, tables)
 
 
