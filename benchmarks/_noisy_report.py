@@ -48,14 +48,15 @@ QUESTIONS = [
     Question("pruning, the head trained", "found: RLAP, head", "found: fine-tuned, head"),
     Question("pruning by sensitivity, not at random", "found: RLAP", "found: pruned at random"),
     Question("attributions, not losses alone", "found: fine-tuned", "by losses: fine-tuned"),
-    Question("a look before noise is memorised", "found: fine-tuned", "by the original: fine-tuned"),
-    Question("the mixture, not label issues", "found: fine-tuned", "label issues by a copy: fine-tuned"),
+    Question("a copy's look, not the original's", "by a copy: fine-tuned", "found: fine-tuned"),
+    Question("the mixture, not label issues", "by a copy: fine-tuned", "label issues by a copy: fine-tuned"),
     Question("the true partition", "truth: fine-tuned", "found: fine-tuned"),
     Question("pruning, on the true partition", "truth: RLAP", "truth: fine-tuned"),
     Question("a falling rate in retraining", "found: retrained, cosine", "found: retrained"),
     Question(
         "leaving the found part out of that", "found: retrained, cosine", "everything: retrained, cosine"
     ),
+    Question("the same, found by a copy", "by a copy: retrained, cosine", "everything: retrained, cosine"),
     Question("the same, the true part", "truth: retrained, cosine", "everything: retrained, cosine"),
 ]
 
