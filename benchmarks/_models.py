@@ -90,11 +90,13 @@ def _train(
     nesterov: bool = True,
     precision: str = "float32",
     checkpoint: Path | None = None,
+    clock: Callable[[], float] = perf_counter,
 ) -> tuple[nn.Module, float]:
-    """Return a trained model and the seconds that took.
+    """Return a trained model and the seconds that took, by `clock`.
 
-    The learning rate goes through one cycle, or with ``schedule="cosine"`` down to a hundredth of
-    `lr`. What is left in `checkpoint`, every `EVERY` seconds, is where an interrupted training goes on.
+    The learning rate goes through one cycle, with ``schedule="cosine"`` down to a hundredth of `lr`,
+    and with ``"constant"`` nowhere. What is left in `checkpoint`, every `EVERY` seconds, is where an
+    interrupted training goes on.
     """
     x, y = data
     with torch.random.fork_rng():
@@ -105,7 +107,7 @@ def _train(
         )
         steps = epochs * -(-len(y) // batch_size)
         rates = _rates(optimizer, schedule, lr, steps)
-        progress = _Progress(checkpoint, model, optimizer, rates)
+        progress = _Progress(checkpoint, model, optimizer, rates, clock)
         for epoch in range(progress.resume(), epochs):
             for batch in torch.randperm(len(y)).split(batch_size):
                 at = batch.to(x.device)
@@ -127,9 +129,15 @@ def trained(
 
 
 def trained_in(
-    folder: Path, factory: Callable[[], nn.Module], data: Data, seed: int, **recipe: Any
+    folder: Path,
+    factory: Callable[[], nn.Module],
+    data: Data,
+    seed: int,
+    *,
+    clock: Callable[[], float] = perf_counter,
+    **recipe: Any,
 ) -> tuple[nn.Module, float]:
-    """Return `trained` and the seconds that the training took, whenever that was."""
+    """Return `trained` and the seconds that the training took by `clock`, whenever that was."""
     model, device = factory(), data[0].device
     key = hashlib.blake2b(repr((repr(model), seed, recipe)).encode())
     for tensor in data:
@@ -138,7 +146,7 @@ def trained_in(
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        model, seconds = _train(factory, data, seed, checkpoint=part, **recipe)
+        model, seconds = _train(factory, data, seed, checkpoint=part, clock=clock, **recipe)
         _write(path, {"state": model.state_dict(), "seconds": seconds})
         part.unlink(missing_ok=True)
     stored = torch.load(path, map_location=device)
@@ -151,6 +159,8 @@ def _rates(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.01 * lr)
+    if schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
@@ -159,10 +169,12 @@ def _rates(
 class _Progress:
     """A training's state after its last epoch, on disk."""
 
-    def __init__(self, path: Path | None, model: nn.Module, optimizer: Any, rates: Any) -> None:
+    def __init__(
+        self, path: Path | None, model: nn.Module, optimizer: Any, rates: Any, clock: Callable[[], float]
+    ) -> None:
         self.path, self.parts = path, {"model": model, "optimizer": optimizer, "rates": rates}
-        self.before, self.start = 0.0, perf_counter()
-        self.saved = self.start
+        self.clock, self.before, self.start = clock, 0.0, clock()
+        self.saved = perf_counter()
 
     def resume(self) -> int:
         """Read what was kept, and return how many epochs are done."""
@@ -181,7 +193,7 @@ class _Progress:
         """Return how long this training has taken, with what came before an interruption."""
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
-        return self.before + perf_counter() - self.start
+        return self.before + self.clock() - self.start
 
     def keep(self, epochs: int) -> None:
         """Write the state if the last time is long ago."""
