@@ -53,10 +53,13 @@ class Net(NamedTuple):
         return trained_in(work, factory, data, seed, **recipe)
 
 
+LONG = ("control: FineTune() with the errors", "FineTune()", "SalUn()", "FisherReset()")
+"""Methods that take as long as training the largest net anew."""
+
 NETS = {
     "3x100": Net(100, 3, range(5)),
     "2x50": Net(50, 2, range(3)),
-    "5x250": Net(250, 5, range(3), ("SalUn()", "FisherReset()")),
+    "5x250": Net(250, 5, range(3), LONG),
 }
 
 
@@ -154,6 +157,12 @@ def by_name(name: str, cell: Cell, knows: bool = True) -> Made:
     return cell.fitted(getattr(unlearnkit, name)(), *map(cell.loader, data))
 
 
+def tuned_with_errors(cell: Cell) -> Made:
+    """Fine-tune on everything: what comes of this is the training's doing alone."""
+    parts = cell.loader(cell.request.train), cell.loader(cell.request.forget)
+    return cell.fitted(unlearnkit.FineTune(), *parts)
+
+
 PUBLISHED = {"importance": "batch", "against": "retain", "percentile": "paper"}
 
 METHODS: dict[str, Callable[[Cell], Made]] = {
@@ -166,6 +175,8 @@ METHODS: dict[str, Callable[[Cell], Made]] = {
     "ASSD(), fine-tuned": then_one_epoch,
     "control: an epoch with the errors": lambda cell: one_epoch(cell, cell.request.train),
     "control: ASSD of right labels": partial(dampened_by_chance, **PUBLISHED),
+    "control: FineTune() with the errors": tuned_with_errors,
+    "FineTune()": partial(by_name, "FineTune"),
     "SalUn()": partial(by_name, "SalUn"),
     "FisherReset()": partial(by_name, "FisherReset"),
 }

@@ -28,7 +28,8 @@ label for which that label is predicted; the retrained net never saw them. "ASSD
 `ASSD(importance="batch", against="retain", percentile="paper")`; "fine-tuned" is an epoch without
 the errors at the rate that follows the training's last; "control: an epoch with the errors" is the
 same on everything, "control: ASSD of right labels" the published ASSD of as many samples whose labels
-are right. Where a name has brackets, the method is as it comes.
+are right. Where a name has brackets, the method is as it comes; "control: FineTune() with the errors"
+trains on everything, so what it gains is the training's doing and not the unlearning's.
 """
 
 PAPER = {  # (split, errors): mean and deviation of original, retrained, fine-tuned and ASSD; p
@@ -168,7 +169,7 @@ def _verdicts(rows: Iterable[Row], settings: Sequence[str], nets: Sequence[str])
                     f"{errors:g}",
                     str(len(values)),
                     _change(cells, errors, PUBLISHED),
-                    _p(stats.ttest_1samp(values, 0).pvalue) if len(values) > 1 else "",
+                    _p(values),
                     _change(cells, errors, "control: ASSD of right labels"),
                 ]
 
@@ -186,19 +187,16 @@ def _beside(rows: Iterable[Row], settings: Sequence[str]) -> Iterable[list[str]]
             found = [
                 [100 * row[split] for row in cells.get((errors, name), {}).values()] for name in PAPER_METHODS
             ]
-            before, after = found[0], found[-1]
-            pairs = gains(cells, errors, PUBLISHED, split)
-            tests = ["", ""]
-            if min(len(before), len(after), len(pairs)) > 1:
-                tests = [
-                    _p(stats.ttest_ind(before, after).pvalue),
-                    _p(stats.ttest_1samp(pairs, 0).pvalue),
-                ]
+            tests = [_p(found[-1], found[0]), _p(gains(cells, errors, PUBLISHED, split))]
             yield [split, f"{errors:g}", f"here, {setting}", *map(_spread, found), *tests]
 
 
-def _p(value: float) -> str:
-    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+def _p(*samples: Sequence[float]) -> str:
+    """Two-sided p by the t-test: that one mean is zero, or that two independent samples have the same."""
+    if min(map(len, samples)) < 2 or max(map(stdev, samples)) < 1e-9:
+        return ""  # t is not defined
+    test = stats.ttest_ind(*samples) if len(samples) > 1 else stats.ttest_1samp(*samples, 0)
+    return "<.001" if test.pvalue < 0.001 else f"{test.pvalue:.3f}".lstrip("0")
 
 
 def _spread(values: Sequence[float]) -> str:
