@@ -3,107 +3,119 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.feature_selection import VarianceThreshold
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FILE = "DataCoSupplyChainDataset.csv"
+DATE = "%m/%d/%Y %H:%M"
+
+Table = dict[str, np.ndarray]
+"""Columns of text [N]."""
 
 
 def read_leak_free(path: Path) -> dict[str, np.ndarray]:
     """Read what is known of an order when it is placed; sorted by the order date."""
-    import pandas as pd
-
     table = _completed(path)
-    placed = _date(table["order date (DateOrders)"])
+    placed = np.array(_dates(table["order date (DateOrders)"]), dtype="datetime64[m]")
     order = placed.argsort(kind="stable")
-    table, placed = table.iloc[order], placed.iloc[order]
-    numbers = table[_NUMBERS].assign(placed=(placed - placed.min()).dt.days)
-    categories = pd.get_dummies(table[_CATEGORIES].astype(str))
-    return _arrays(numbers, categories, _delay(table), round(0.8 * len(table)), 0.01)
+    days = (placed - placed.min()) // np.timedelta64(1, "D")
+    numbers = [*(table[name].astype(np.float64) for name in _NUMBERS), days.astype(np.float64)]
+    categories = [table[name] for name in _CATEGORIES]
+    return _arrays(numbers, categories, _delay(table), order, round(0.8 * len(order)), 0.01)
 
 
 def read_leaky(path: Path) -> dict[str, np.ndarray]:
     """Read what ASSD's authors give their nets; sorted by their index of the shipping date."""
-    import pandas as pd
-
     table = _completed(path)
-    shipped = _date(table["shipping date (DateOrders)"]).dt
-    table = table.assign(time_idx=shipped.day + 31 * shipped.month + 365 * shipped.year)
-    table = table.iloc[table["time_idx"].argsort(kind="stable")]
-    numbers = table[[name for name in _THEIR_NUMBERS if name in table]]
-    others = table.drop(columns=[*_THEIR_DROPPED, *numbers], errors="ignore")
-    few = [name for name in others if others[name].nunique(dropna=False) <= 1000]
-    categories = pd.get_dummies(others[few].astype(str))
-    past = len(table) - int(0.2 * len(table))
-    return _arrays(numbers, categories, _delay(table), past, 0.12345)
+    shipped = _dates(table["shipping date (DateOrders)"])
+    time = np.array([date.day + 31 * date.month + 365 * date.year for date in shipped], dtype=np.float64)
+    order = time.argsort(kind="stable")
+    numbers = [time, *(table[name].astype(np.float64) for name in _THEIR_NUMBERS if name in table)]
+    others = [table[name] for name in table if name not in {*_THEIR_NUMBERS, *_THEIR_DROPPED}]
+    categories = [column for column in others if len(np.unique(column)) <= 1000]
+    past = len(order) - int(0.2 * len(order))
+    return _arrays(numbers, categories, _delay(table), order, past, 0.12345)
 
 
 def make_up(path: Path, rows: int, seed: int = 0) -> None:
     """Write a table with DataCo's columns, of orders that never were; its delays can be learned in part."""
-    import pandas as pd
-
     rng = np.random.default_rng(seed)
-    placed = pd.Timestamp("2015-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 900, rows)), unit="D")
     real, scheduled = rng.integers(1, 7, rows), rng.choice([0, 1, 2, 4], rows)
-    columns: dict[str, Any] = dict.fromkeys(_THEIR_DROPPED, 0)
-    columns |= {name: rng.gamma(2.0, 50.0, rows).round(2) for name in {*_NUMBERS, *_THEIR_NUMBERS}}
-    columns |= {name: _draw(rng, name, 4, rows) for name in _CATEGORIES}
-    columns |= {
+    placed = np.datetime64("2015-01-01", "s") + np.sort(rng.integers(0, 900, rows)) * np.timedelta64(1, "D")
+    table = {name: np.zeros(rows, np.int64) for name in _THEIR_DROPPED}
+    table |= {name: rng.gamma(2.0, 50.0, rows).round(2) for name in (*_NUMBERS, *_THEIR_NUMBERS)}
+    table |= {name: rng.choice(["A", "B", "C", "D"], rows) for name in _CATEGORIES}
+    table |= {
         "Days for shipping (real)": real,
         "Days for shipment (scheduled)": scheduled,
         "Shipping Mode": np.array(["Same Day", "First Class", "Second Class", "", "Standard Class"])[
             scheduled
         ],
         "Late_delivery_risk": (real > scheduled).astype(int),
-        "Order Status": np.where(rng.random(rows) < 0.8, "COMPLETE", "PENDING"),
-        "order date (DateOrders)": placed.strftime("%m/%d/%Y %H:%M"),
-        "shipping date (DateOrders)": (placed + pd.to_timedelta(real, unit="D")).strftime("%m/%d/%Y %H:%M"),
+        "Order Status": rng.choice(["COMPLETE", "PENDING"], rows, p=[0.8, 0.2]),
+        "order date (DateOrders)": _texts(placed),
+        "shipping date (DateOrders)": _texts(placed + real * np.timedelta64(1, "D")),
     }
-    del columns["time_idx"]
-    pd.DataFrame(columns).to_csv(path, index=False, encoding="latin-1")
+    with open(path, "w", encoding="latin-1", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
 
 
-def _draw(rng: np.random.Generator, name: str, kinds: int, rows: int) -> np.ndarray:
-    return np.char.add(f"{name} ", rng.integers(0, kinds, rows).astype(str))
+def _texts(dates: np.ndarray) -> np.ndarray:
+    return np.array([date.strftime(DATE) for date in dates.tolist()])
 
 
-def _completed(path: Path) -> pd.DataFrame:
-    import pandas as pd
+def _dates(column: np.ndarray) -> list[datetime]:
+    return [datetime.strptime(text, DATE) for text in column.tolist()]
 
+
+def _completed(path: Path) -> Table:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} not found: download it from https://data.mendeley.com/datasets/8gx2fvg2k6"
         )
-    table = pd.read_csv(path, encoding="latin-1")
-    return table[table["Order Status"] == "COMPLETE"]
+    with open(path, encoding="latin-1", newline="") as file:
+        reader = csv.reader(file)
+        names = next(reader)
+        status = names.index("Order Status")
+        columns = zip(*(row for row in reader if row[status] == "COMPLETE"), strict=True)
+        return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _date(column: pd.Series) -> pd.Series:
-    import pandas as pd
-
-    return pd.to_datetime(column, format="%m/%d/%Y %H:%M")
-
-
-def _delay(table: pd.DataFrame) -> np.ndarray:
+def _delay(table: Table) -> np.ndarray:
     """Return the class of each order [N]: early, on time, late."""
-    delay = table["Days for shipping (real)"] - table["Days for shipment (scheduled)"]
-    return np.sign(delay.to_numpy()) + 1
+    real, scheduled = "Days for shipping (real)", "Days for shipment (scheduled)"
+    return np.sign(table[real].astype(np.int64) - table[scheduled].astype(np.int64)) + 1
+
+
+def _chosen(x: np.ndarray, past: int, variance: float) -> np.ndarray:
+    """Scale the columns of [N, D] and leave out those of little variance."""
+    x = x.astype(np.float64)
+    low, high = x[:past].min(axis=0), x[:past].max(axis=0)
+    x = (x - low) / np.where(high > low, high - low, 1)
+    return x[:, x[:past].var(axis=0) > variance].astype(np.float32)
 
 
 def _arrays(
-    numbers: pd.DataFrame, categories: pd.DataFrame, y: np.ndarray, past: int, variance: float
+    numbers: Sequence[np.ndarray],
+    categories: Iterable[np.ndarray],
+    y: np.ndarray,
+    order: np.ndarray,
+    past: int,
+    variance: float,
 ) -> dict[str, np.ndarray]:
-    """Scale to [0, 1] and choose columns, both by the first `past` rows; cut there."""
-    x = np.concatenate([table.to_numpy(np.float64) for table in (numbers, categories)], axis=1)  # [N, D]
-    low, high = x[:past].min(axis=0), x[:past].max(axis=0)
-    x = (x - low) / np.where(high > low, high - low, 1)
-    x = VarianceThreshold(variance).fit(x[:past]).transform(x).astype(np.float32)
+    """Sort; scale to [0, 1] and choose columns, both by the first `past` rows; cut there."""
+    blocks = chain(
+        [np.stack(numbers, axis=1)], (column[:, None] == np.unique(column) for column in categories)
+    )
+    x = np.concatenate([_chosen(block[order], past, variance) for block in blocks], axis=1)  # [N, D]
+    y = y[order]
     return {"x_past": x[:past], "y_past": y[:past], "x_future": x[past:], "y_future": y[past:]}
 
 
@@ -132,7 +144,6 @@ _CATEGORIES = [
     "Shipping Mode",
 ]
 _THEIR_NUMBERS = [
-    "time_idx",
     "Benefit per order",
     "Sales per customer",
     "Latitude",
