@@ -72,8 +72,8 @@ class Cell:
     net : Net
     request : Request
         `forget` holds the samples with wrong labels.
-    seed : int
-        Of the initial weights, which are the same for all trainings of a cell.
+    seed, initial : int
+        Of what is drawn, and of the initial weights, the same for all trainings of a cell.
     recipe : dict
         How a net is trained.
     work : Path
@@ -83,12 +83,13 @@ class Cell:
     net: Net
     request: Request
     seed: int
+    initial: int
     recipe: dict[str, Any]
     work: Path
 
     def trained(self, data: Data) -> Made:
         """Return a newly built net after training."""
-        return self.net.trained(data, self.seed, self.recipe, self.work)
+        return self.net.trained(data, self.initial, self.recipe, self.work)
 
     @cached_property
     def original(self) -> Made:

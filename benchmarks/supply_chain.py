@@ -112,7 +112,8 @@ class Study:
         splits = self._splits(columns)
         request = flipped(splits, seed, errors / 100)
         recipe = self.recipe | self.chosen(columns, net)
-        cell = Cell(NETS[net], request, seed if shared is None else shared, recipe, self.work)
+        initial = seed if shared is None else shared
+        cell = Cell(NETS[net], request, seed, initial, recipe, self.work)
         for name in missing:
             model, seconds = METHODS[name](cell)
             found = cell.figures(model) | {"n_test": len(splits.test[1]), "seconds": seconds}

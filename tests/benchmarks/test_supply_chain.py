@@ -48,7 +48,7 @@ def cell(data, tmp_path):
     parts = [(torch.rand(n, 6, generator=generator), torch.arange(n) % 3) for n in (90, 0, 40)]
     recipe = module.RECIPE | {"epochs": 3, "batch_size": 32, "lr": 0.05, "weight_decay": 0.01}
     request = data.forget_flipped(data.Splits(*parts), 0, 0.1)
-    return module.Cell(module.Net(8, 2, range(1)), request, 0, recipe, tmp_path)
+    return module.Cell(module.Net(8, 2, range(1)), request, 0, 1, recipe, tmp_path)
 
 
 def test_command(study, monkeypatch, tmp_path):
@@ -123,7 +123,7 @@ def test_training_is_the_paper_s(cell):
     module = importlib.import_module("_chain_cell")
     x, y = cell.request.train
     batches = list(zip(x.split(32), y.split(32), strict=True))
-    torch.manual_seed(cell.seed)
+    torch.manual_seed(cell.initial)
     model = by_hand(cell, batches, module.mlp(6, 3, 8, 2), [0.05, 0.05 * 0.95, 0.05 * 0.95**2])
     torch.testing.assert_close(cell.original[0].state_dict(), model.state_dict())
     tuned, _ = module.one_epoch(cell, cell.request.retain)
