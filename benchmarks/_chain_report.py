@@ -29,9 +29,16 @@ label for which that label is predicted; the retrained net never saw them. "ASSD
 the errors at the rate that follows the training's last; "control: an epoch with the errors" is the
 same on everything, "control: ASSD of right labels" the published ASSD of as many samples whose labels
 are right. Where a name has brackets, the method is as it comes; "control: FineTune() with the errors"
-trains on everything, so what it gains is the training's doing and not the unlearning's.
+trains on everything, so what it gains is the training's doing and not the unlearning's. RLAP has
+batches of 1,024, which are the nets' own, and is as it comes otherwise; the control after it is the
+same training without pruning.
 """
 
+FOUND = {
+    "found": "taken for wrong, of all samples",
+    "purity": "really wrong, of these",
+    "recall": "these, of the really wrong",
+}
 PAPER = {  # (split, errors): mean and deviation of original, retrained, fine-tuned and ASSD; p
     ("test", 1.0): ((86.39, 0.05), (87.23, 0.05), (86.82, 0.10), (87.00, 0.05), "<.05"),
     ("test", 2.5): ((86.58, 0.06), (86.81, 0.04), (86.58, 0.06), (87.37, 0.05), "<.05"),
@@ -133,7 +140,7 @@ def _tables(cells: Cells, methods: Sequence[str]) -> list[str]:
         values = [row["seconds"] for at in errors for row in cells.get((at, method), {}).values()]
         return f"{mean(values):.1f}"
 
-    return [
+    tables = [
         f"{' or '.join(map(str, seeds))} seeds.\n",
         table("test accuracy", lambda at, method: _change(cells, at, method), seconds),
         "",
@@ -141,6 +148,15 @@ def _tables(cells: Cells, methods: Sequence[str]) -> list[str]:
         "",
         table("accuracy on retain, %", share("retain")),
     ]
+    for method in present:
+        found = {at: [row for row in cells.get((at, method), {}).values() if "found" in row] for at in errors}
+        if any(found.values()):
+            lines = [
+                [title, *(_spread([100 * row[name] for row in found[at]]) for at in errors)]
+                for name, title in FOUND.items()
+            ]
+            tables += ["", _markdown([f"{method}: %", *head], lines)]
+    return tables
 
 
 def _change(cells: Cells, errors: float, method: str) -> str:

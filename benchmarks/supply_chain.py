@@ -96,7 +96,7 @@ class Study:
             key = (columns, net, 0.0, trial, SEARCH)
             if key not in self.rows:
                 data, recipe = (x[kept], y[kept]), self.recipe | values
-                model, seconds = NETS[net].trained(data, SEARCH_SEED, recipe, self.work)
+                model, seconds, _ = NETS[net].trained(data, SEARCH_SEED, recipe, self.work)
                 found = accuracy(model, (x[held], y[held]))
                 self._add(key, **values, validation=found, seconds=seconds)
             tried.append(self.rows[key])
@@ -113,10 +113,11 @@ class Study:
         request = flipped(splits, seed, errors / 100)
         recipe = self.recipe | self.chosen(columns, net)
         initial = seed if shared is None else shared
-        cell = Cell(NETS[net], request, seed, initial, recipe, self.work)
+        wrong = request.train[1] != splits.train[1]
+        cell = Cell(NETS[net], request, wrong, seed, initial, recipe, self.work)
         for name in missing:
-            model, seconds = METHODS[name](cell)
-            found = cell.figures(model) | {"n_test": len(splits.test[1]), "seconds": seconds}
+            model, seconds, more = METHODS[name](cell)
+            found = {**cell.figures(model), **more, "n_test": len(splits.test[1]), "seconds": seconds}
             self._add((setting, net, errors, seed, name), **found)
 
     def _splits(self, columns: str) -> Splits:

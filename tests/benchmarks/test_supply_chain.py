@@ -48,7 +48,8 @@ def cell(data, tmp_path):
     parts = [(torch.rand(n, 6, generator=generator), torch.arange(n) % 3) for n in (90, 0, 40)]
     recipe = module.RECIPE | {"epochs": 3, "batch_size": 32, "lr": 0.05, "weight_decay": 0.01}
     request = data.forget_flipped(data.Splits(*parts), 0, 0.1)
-    return module.Cell(module.Net(8, 2, range(1)), request, 0, 1, recipe, tmp_path)
+    wrong = request.train[1] != parts[0][1]
+    return module.Cell(module.Net(8, 2, range(1)), request, wrong, 0, 1, recipe, tmp_path)
 
 
 def test_command(study, monkeypatch, tmp_path):
@@ -125,23 +126,38 @@ def test_training_is_the_paper_s(cell):
     batches = list(zip(x.split(32), y.split(32), strict=True))
     torch.manual_seed(cell.initial)
     model = by_hand(cell, batches, module.mlp(6, 3, 8, 2), [0.05, 0.05 * 0.95, 0.05 * 0.95**2])
-    torch.testing.assert_close(cell.original[0].state_dict(), model.state_dict())
-    tuned, _ = module.one_epoch(cell, cell.request.retain)
+    torch.testing.assert_close(cell.original.model.state_dict(), model.state_dict())
+    tuned = module.one_epoch(cell, cell.request.retain).model
     x, y = cell.request.retain
     batches = list(zip(x.split(32), y.split(32), strict=True))
     by_hand(cell, batches, model, [0.05 * 0.95**4])
     torch.testing.assert_close(tuned.state_dict(), model.state_dict())
 
 
-def test_control_dampens_for_right_labels_alone(cell, monkeypatch):
+def test_control_is_told_of_right_labels_alone(cell, monkeypatch):
     module, seen = importlib.import_module("_chain_cell"), []
     monkeypatch.setattr(module.Cell, "fitted", lambda self, method, *data: seen.extend(data))
-    module.dampened_by_chance(cell)
+    module.misled(cell, module.PUBLISHED)
     retain, forget = (loader.dataset.tensors for loader in seen)
     assert len(forget[1]) == len(cell.request.forget[1]) == 9
     joined = torch.cat([retain[0], forget[0]])
     kept = cell.request.retain[0]
     assert torch.equal(joined[joined[:, 0].argsort()], kept[kept[:, 0].argsort()])
+
+
+def test_what_rlap_finds_is_counted_against_the_truth(cell, monkeypatch):
+    module = importlib.import_module("_chain_cell")
+    taken = torch.zeros(90, dtype=torch.bool)
+    taken[cell.wrong.nonzero()[:6, 0]] = True  # of nine
+    taken[(~cell.wrong).nonzero()[:18, 0]] = True
+
+    class Finds:
+        partition_ = type("Partition", (), {"is_noisy": taken})
+
+    monkeypatch.setattr(module, "RLAP", Finds)
+    monkeypatch.setattr(module.Cell, "fitted", lambda self, method, data: module.Made(None, 1.0))
+    more = module.found_and_mended(cell).more
+    assert more == pytest.approx({"found": 24 / 90, "purity": 6 / 24, "recall": 6 / 9})
 
 
 def rows_of(gains, method):
