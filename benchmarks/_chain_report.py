@@ -141,7 +141,7 @@ def _tables(cells: Cells, methods: Sequence[str]) -> list[str]:
         return f"{mean(values):.1f}"
 
     tables = [
-        f"{' or '.join(map(str, seeds))} seeds.\n",
+        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds.\n",
         table("test accuracy", lambda at, method: _change(cells, at, method), seconds),
         "",
         table("wrong labels predicted, %", share("wrong")),

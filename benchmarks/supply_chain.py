@@ -173,7 +173,7 @@ def main() -> None:
     args = parsed()
     with tempfile.TemporaryDirectory() as folder:
         if args.smoke:
-            args.data, args.errors, args.seeds = Path(folder), [5.0], [0, 1]
+            args.data, args.errors, args.seeds = Path(folder), [5.0], args.seeds or [0, 1]
             args.results = args.results or Path(folder)
             _dataco.make_up(args.data / _dataco.FILE, rows=1000)
         measure_or_print(args)
