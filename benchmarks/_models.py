@@ -70,7 +70,7 @@ def mlp(inputs: int, classes: int, width: int = 100, depth: int = 3) -> nn.Modul
 
 
 def train(factory: Callable[[], nn.Module], data: Data, seed: int, **recipe: Any) -> nn.Module:
-    """Build a new model and train it with SGD of momentum 0.9.
+    """Build a new model and train it with SGD, of momentum 0.9 unless the recipe says otherwise.
 
     The seed fixes the initial weights and the order of the samples. The model comes back in
     eval mode. `recipe` is what `_train` takes.
@@ -87,27 +87,31 @@ def _train(
     batch_size: int = 128,
     weight_decay: float = 5e-4,
     schedule: str = "one_cycle",
+    momentum: float = 0.9,
     nesterov: bool = True,
+    shuffle: bool = True,
     precision: str = "float32",
     checkpoint: Path | None = None,
+    clock: Callable[[], float] = perf_counter,
 ) -> tuple[nn.Module, float]:
-    """Return a trained model and the seconds that took.
+    """Return a trained model and the seconds that took, by `clock`.
 
-    The learning rate goes through one cycle, or with ``schedule="cosine"`` down to a hundredth of
-    `lr`. What is left in `checkpoint`, every `EVERY` seconds, is where an interrupted training goes on.
+    The learning rate goes through one cycle, with ``schedule="cosine"`` down to a hundredth of `lr`,
+    with ``"step"`` down by a twentieth after each epoch, and with ``"constant"`` nowhere. What is left
+    in `checkpoint`, every `EVERY` seconds, is where an interrupted training goes on.
     """
     x, y = data
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = factory().to(x.device).train()
         optimizer = torch.optim.SGD(
-            model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, nesterov=nesterov
+            model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
-        steps = epochs * -(-len(y) // batch_size)
-        rates = _rates(optimizer, schedule, lr, steps)
-        progress = _Progress(checkpoint, model, optimizer, rates)
+        rates = _rates(optimizer, schedule, lr, epochs, -(-len(y) // batch_size))
+        progress = _Progress(checkpoint, model, optimizer, rates, clock)
         for epoch in range(progress.resume(), epochs):
-            for batch in torch.randperm(len(y)).split(batch_size):
+            order = torch.randperm(len(y)) if shuffle else torch.arange(len(y))
+            for batch in order.split(batch_size):
                 at = batch.to(x.device)
                 optimizer.zero_grad()
                 with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -127,9 +131,15 @@ def trained(
 
 
 def trained_in(
-    folder: Path, factory: Callable[[], nn.Module], data: Data, seed: int, **recipe: Any
+    folder: Path,
+    factory: Callable[[], nn.Module],
+    data: Data,
+    seed: int,
+    *,
+    clock: Callable[[], float] = perf_counter,
+    **recipe: Any,
 ) -> tuple[nn.Module, float]:
-    """Return `trained` and the seconds that the training took, whenever that was."""
+    """Return `trained` and the seconds that the training took by `clock`, whenever that was."""
     model, device = factory(), data[0].device
     key = hashlib.blake2b(repr((repr(model), seed, recipe)).encode())
     for tensor in data:
@@ -138,7 +148,7 @@ def trained_in(
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        model, seconds = _train(factory, data, seed, checkpoint=part, **recipe)
+        model, seconds = _train(factory, data, seed, checkpoint=part, clock=clock, **recipe)
         _write(path, {"state": model.state_dict(), "seconds": seconds})
         part.unlink(missing_ok=True)
     stored = torch.load(path, map_location=device)
@@ -147,10 +157,15 @@ def trained_in(
 
 
 def _rates(
-    optimizer: torch.optim.Optimizer, schedule: str, lr: float, steps: int
+    optimizer: torch.optim.Optimizer, schedule: str, lr: float, epochs: int, batches: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
+    steps = epochs * batches
+    if schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, batches, gamma=0.95)
     if schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.01 * lr)
+    if schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
@@ -159,10 +174,12 @@ def _rates(
 class _Progress:
     """A training's state after its last epoch, on disk."""
 
-    def __init__(self, path: Path | None, model: nn.Module, optimizer: Any, rates: Any) -> None:
+    def __init__(
+        self, path: Path | None, model: nn.Module, optimizer: Any, rates: Any, clock: Callable[[], float]
+    ) -> None:
         self.path, self.parts = path, {"model": model, "optimizer": optimizer, "rates": rates}
-        self.before, self.start = 0.0, perf_counter()
-        self.saved = self.start
+        self.clock, self.before, self.start = clock, 0.0, clock()
+        self.saved = perf_counter()
 
     def resume(self) -> int:
         """Read what was kept, and return how many epochs are done."""
@@ -181,7 +198,7 @@ class _Progress:
         """Return how long this training has taken, with what came before an interruption."""
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
-        return self.before + perf_counter() - self.start
+        return self.before + self.clock() - self.start
 
     def keep(self, epochs: int) -> None:
         """Write the state if the last time is long ago."""

@@ -97,7 +97,5 @@ def test_parameters_are_checked_in_fit(task, parameters, words):
 
 def test_an_importance_is_no_data_to_train_on(task):
     retain = Importance({name: torch.ones(p.shape) for name, p in task.model.named_parameters()}, 1, "x")
-    with pytest.raises(
-        DataError, match=r"FineTune looks at the samples .*fit\(model, retain, forget\)"
-    ):
+    with pytest.raises(DataError, match=r"FineTune looks at the samples .*fit\(model, retain, forget\)"):
         FineTune().fit(task.model, retain, task.forget)
