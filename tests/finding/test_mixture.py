@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_iris, load_wine
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from unlearnkit import DataError, GradientActivation, MixtureFinder, UnsupportedModuleError
@@ -359,3 +361,20 @@ def test_an_error_of_the_models_own_is_not_hidden(clouds):
     X, y, _ = clouds()
     with pytest.raises(KeyError, match="own"):
         MixtureFinder().find(Broken(5, 3), (X, y))
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine])
+def test_clean_tables_are_not_said_to_hold_wrong_labels(load):
+    X, y = load(return_X_y=True)
+    X, y = torch.tensor(StandardScaler().fit_transform(X)).float(), torch.tensor(y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(X.shape[1], 32), nn.ReLU(), nn.Linear(32, 3))
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(200):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), y).backward()
+            optimizer.step()
+    with pytest.warns(SeparationWarning, match="likelier right than wrong|overlap"):
+        found = MixtureFinder("loss", random_state=0).find(model, (X, y))
+    assert not found.is_separated

@@ -57,6 +57,9 @@ class Look:
     labels : array, shape [N], int, or None
     probabilities : array, shape [N, K], float64, or None
         Where they were asked for.
+    even : float
+        The surprise at a label that the model holds to be as likely right as wrong; -inf where the
+        surprise does not tell.
     """
 
     losses: Tensor
@@ -64,6 +67,7 @@ class Look:
     certainty: Array | None
     labels: Array | None
     probabilities: Array | None = None
+    even: float = -np.inf
 
 
 def look(model: nn.Module, data: Any, loss: Loss | None, progress: bool, probabilities: bool = False) -> Look:
@@ -103,6 +107,7 @@ def look(model: nn.Module, data: Any, loss: Loss | None, progress: bool, probabi
         None if certainty is None else certainty.numpy(),
         None if classes is None else classes.numpy(),
         None if shares is None else shares.numpy(),
+        -np.inf if surprise is None else 0.0,
     )
 
 

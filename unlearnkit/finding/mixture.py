@@ -90,7 +90,9 @@ class MixtureFinder(Finder):
     smaller of two ratios, of the distance between the clusters (Mahalanobis' of attributions,
     Bhattacharyya's of losses) and of the difference of their mean losses to what noise showed at the
     least. Both are taken of the clusters' parameters: the halves of a single cloud would look
-    separate by their samples. A class that is noisy as a whole cannot be seen with ``by_class``.
+    separate by their samples. A cluster of losses whose labels the model holds to be likelier right
+    than wrong, on average, is not taken for noise without a warning. A class that is noisy as a whole cannot
+    be seen with ``by_class``.
 
     Examples
     --------
@@ -223,7 +225,7 @@ class MixtureFinder(Finder):
         (clusters,) = self._fits(values[draw], None, None, seed)
         if clusters is not None:  # beyond its least and greatest probability the wider cluster would take all
             values = values.clip(*clusters.extremes())
-        return divide([clusters], chunks(values), None, seen.surprise, "bhattacharyya")
+        return divide([clusters], chunks(values), None, seen.surprise, "bhattacharyya", seen.even)
 
     def _by_loss(self, seen: Look, draw: Array, alone: Division, seed: int) -> Division:
         """Divide by surprise and certainty; by the surprise alone where that separates nothing."""
@@ -231,7 +233,7 @@ class MixtureFinder(Finder):
             return alone
         both = np.stack([seen.surprise, seen.certainty], 1)  # [N, 2]
         fits = self._fits(both[draw], None, alone.noise[draw], seed)
-        division = divide(fits, chunks(both), None, seen.surprise, "bhattacharyya")
+        division = divide(fits, chunks(both), None, seen.surprise, "bhattacharyya", seen.even)
         return alone if division.trouble else division
 
     def _by_attribution(self, rows: Rows, seen: Look, draw: Array, alone: Division, seed: int) -> Division:
