@@ -83,3 +83,20 @@ def test_attributions_divide_where_they_can_unless_the_loss_is_much_clearer(attr
     assert clearer(divisions) == wanted
     assert clearer({"loss": divisions["loss"]}) == "loss"
     assert clearer({"attribution": divisions["attribution"]}) == "attribution"
+
+
+@pytest.mark.parametrize("n", [100, 200, 400, 800])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_single_cloud_of_few_samples_is_not_divided_without_a_word(n, seed):
+    draw = np.random.default_rng(seed)
+    rows = np.maximum(draw.normal(size=(n, 8)) @ draw.normal(size=(8, 32)), 0)
+    clusters = fit_clusters(rows, pca=8, n_init=3)
+    surprise = clusters.posteriors(rows, None)[:, 0]  # as unlike as can be
+    assert "overlap" in divide([clusters], [(0, rows)], None, surprise, "distance").trouble
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_samples_are_too_few_and_nothing_else():
+    rows = np.array([[0.0, 0.0], [1.0, 1.0]])
+    division = divide([fit_clusters(rows)], [(0, rows)], None, 9 * rows[:, 0], "distance")
+    assert "only 2" in division.trouble

@@ -17,6 +17,7 @@ from unlearnkit.finding._clusters import Array, Clusters
 #   bhattacharyya: clean data to 0.85 (0.5) and 0.77 (1.7), 20 and 40 % wrong labels from 0.89 (1.9), and to 0.75
 #   where they are known by heart
 LEAST: dict[str, tuple[float, float]] = {"distance": (2.25, 0.35), "bhattacharyya": (0.85, 1.0)}
+ROOM = 60  # samples: two clusters of a single cloud of 8 columns lie as far apart as distance * (1 + ROOM / samples)
 FEW = 50  # samples among which two clusters fall out by chance
 IN_A_CLUSTER = 10
 MOST = 0.8  # of the samples: what more of them are is not noise; of half the images 0.71 were found
@@ -89,8 +90,11 @@ def _division(distance: float, posteriors: Array, surprise: Array, by: str, even
     shares = posteriors / np.maximum(sizes, np.finfo(float).tiny)
     means = surprise @ shares  # [2]
     spread = np.sqrt(np.mean(((surprise[:, None] - means) ** 2 * shares).sum(0)))
-    apart = abs(means[1] - means[0]) / max(spread, np.finfo(float).tiny)
+    with np.errstate(over="ignore"):
+        apart = abs(means[1] - means[0]) / max(spread, np.finfo(float).tiny)
     least, least_apart = LEAST[by]
+    if by == "distance":
+        least *= 1 + ROOM / len(surprise)
     separation = float(min(distance / least, apart / least_apart))
     noise = posteriors[:, int(np.argmax(means))]
     trouble = ""
