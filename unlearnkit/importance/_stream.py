@@ -168,6 +168,6 @@ def _nothing(hidden: list[str], layers: object, left_out: dict[str, str]) -> str
         return f"layers={layers!r} matches none of the layers that have units: {', '.join(hidden)}."
     why = "".join(f"; {layer or 'the model itself'}: {reason}" for layer, reason in left_out.items())
     return (
-        "the model has no linear layer or convolution before its output layer whose units can be told "
-        f"apart{why}. Set another importance, such as importance='fisher_ratio'."
+        "the model has no linear layer or convolution before its output layer whose weights require a gradient "
+        f"and whose units can be told apart{why}. Set another importance, such as importance='fisher_ratio'."
     )
