@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit.data import Loss, Partition
 from unlearnkit.exceptions import DataError, SeparationWarning, warn
 from unlearnkit.finding._clusters import Array, Clusters, Covariance, fit_clusters
-from unlearnkit.finding._division import Division, divide
+from unlearnkit.finding._division import Division, divide, of_a_class
 from unlearnkit.finding._look import Look, look
 from unlearnkit.finding._rows import Rows, chunks
 from unlearnkit.finding.base import Finder
@@ -178,7 +178,7 @@ class MixtureFinder(Finder):
         Warns
         -----
         SeparationWarning
-            If the two parts are hardly to be told from each other.
+            If the two parts are hardly to be told from each other, or the noisy one is mostly a class.
         """
         self._validate()
         seen = look(model, data, loss, progress)
@@ -196,9 +196,11 @@ class MixtureFinder(Finder):
             divisions["loss"] = self._by_loss(seen, draw, alone, seed)
         self.features_ = clearer(divisions)
         division = divisions[self.features_]
-        if division.trouble:
+        trouble = f"{division.trouble}. {MEMORISED}" if division.trouble else ""
+        trouble = trouble or of_a_class(division.noise >= self.threshold, seen.labels)
+        if trouble:
             warn(
-                f"the noisy part is hardly to be told from the rest of the samples: {division.trouble}. {MEMORISED}.",
+                f"the noisy part is hardly to be told from the rest of the samples: {trouble}.",
                 SeparationWarning,
             )
         return Partition.of(
@@ -207,7 +209,7 @@ class MixtureFinder(Finder):
             self.threshold,
             losses=seen.losses,
             separation=division.separation,
-            is_separated=not division.trouble,
+            is_separated=not trouble,
         )
 
     def _by_loss_alone(self, seen: Look, draw: Array, seed: int) -> Division:
