@@ -145,3 +145,12 @@ def test_losses_of_other_tasks_have_no_odds():
     np.testing.assert_array_equal(log_odds(below), below)
     assert np.isfinite(log_odds(np.array([0.0, 0.0, 2.0]))).all()
     assert np.isfinite(log_odds(np.zeros(3))).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_features_of_any_scale_have_a_start(seed):
+    draw = np.random.default_rng(seed)
+    rows = np.exp(draw.normal(0, 8, (50, 10)))  # what is nearly singular has an inverse that is not symmetric
+    rows[:, 5:] = rows[:, :5] * (1 + 1e-6 * draw.normal(size=(50, 5)))
+    found = fit_clusters(rows, start=(draw.random(50) < 0.2).astype(float)).posteriors(rows, None)
+    assert np.isfinite(found).all()

@@ -42,6 +42,14 @@ def test_why_two_clusters_are_not_trusted(rows, surprise, said):
     assert said in divided(rows, np.where(rows.mean(1) > middle, *reversed(surprise)) + noise).trouble
 
 
+@pytest.mark.parametrize(("level", "is_trusted"), [(-9.0, False), (1.0, True)])
+def test_labels_that_the_model_holds_to_be_right_are_not_noise(level, is_trusted):
+    rows, surprise = two(), np.repeat([-3.0, 0.0], [200, 100]) + level
+    division = divide([fit_clusters(rows, n_init=3)], [(0, rows)], None, surprise, "bhattacharyya", even=0.0)
+    assert division.separation >= 1 and (not division.trouble) == is_trusted
+    assert is_trusted or "likelier right than wrong" in division.trouble
+
+
 def test_of_two_fits_the_one_that_separates_is_taken():
     """Four clouds fall into two pairs in two ways; one pair is noisy, and the other way is as likely."""
     draw = np.random.default_rng(0)

@@ -80,6 +80,12 @@ def test_probabilities_that_do_not_fit_are_refused(task, given, said):
         LabelIssues(given).find(*task)
 
 
+def test_what_cleanlab_refuses_is_said(task):
+    pytest.importorskip("cleanlab")
+    with pytest.raises(DataError, match="filter_by='fancy'"):
+        LabelIssues(filter_by="fancy").find(*task)
+
+
 def test_only_a_classification_has_label_issues(task):
     pytest.importorskip("cleanlab")
     with pytest.raises(DataError, match="one class label a sample"):

@@ -6,14 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_iris, load_wine
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
-from unlearnkit import DataError, GradientActivation, MixtureFinder
+from unlearnkit import DataError, GradientActivation, MixtureFinder, UnsupportedModuleError
 from unlearnkit.data import in_order
 from unlearnkit.exceptions import SeparationWarning
 from unlearnkit.finding import _rows
@@ -259,6 +261,7 @@ def test_warns_where_nothing_is_noisy_or_all_is_learned_by_heart(kind, epochs, d
         ({"threshold": 0}, "threshold must"),
         ({"threshold": float("nan")}, "threshold must"),
         ({"attribution": "fc"}, "such as GradCAM"),
+        ({"attribution": GradientActivation}, "such as GradCAM"),
     ],
 )
 def test_parameters_are_checked(changed, said, clouds, model_of):
@@ -329,3 +332,82 @@ def test_noise_in_half_of_a_class_is_found_and_not_doubted():
     labels = np.arange(200) // 100
     assert of_a_class(np.arange(200) < 50, labels) == ""
     assert "class 0" in of_a_class(np.arange(200) < 90, labels)
+
+
+class Squeezed(nn.Sequential):
+    """A regression model that puts out [N]."""
+
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+def of_squeezed(model, batch):
+    return (model(batch[0]) - batch[1]) ** 2
+
+
+def of_a_dict(model, batch):
+    return squared(model, (batch["x"], batch["target"]))
+
+
+def of_itself(model, batch):
+    return (model(batch) - batch[:, :1]).square().mean(1)
+
+
+@quietly
+@pytest.mark.parametrize(
+    ("build", "form", "loss"),
+    [
+        (Squeezed, lambda X, y: (X, y), of_squeezed),
+        (nn.Sequential, lambda X, y: {"x": X, "target": y}, of_a_dict),
+        (nn.Sequential, lambda X, y: X, of_itself),
+    ],
+)
+def test_a_model_that_its_loss_alone_can_run_is_looked_at_by_the_loss(build, form, loss, clouds):
+    X, y, _ = clouds()
+    batches = [form(x, label.float()) for x, label in zip(X.split(50), y.split(50), strict=True)]
+    model = build(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+    found, by_loss = (
+        MixtureFinder(features, random_state=0).find(model, batches, loss) for features in ("auto", "loss")
+    )
+    assert torch.equal(found.noise, by_loss.noise)
+    with pytest.raises((DataError, TypeError)):
+        MixtureFinder("attribution").find(model, batches, loss)
+
+
+@quietly
+def test_a_model_without_a_hidden_layer_is_looked_at_by_the_loss(clouds):
+    X, y, _ = clouds()
+    finder = MixtureFinder(random_state=0)
+    finder.find(nn.Linear(5, 3), (X, y))
+    assert finder.features_ == "loss"
+    with pytest.raises(UnsupportedModuleError, match="layer="):
+        MixtureFinder("attribution").find(nn.Linear(5, 3), (X, y))
+
+
+def test_an_error_of_the_models_own_is_not_hidden(clouds):
+    class Broken(nn.Linear):
+        def forward(self, x):
+            if len(x) == 2:  # a look at a few samples
+                raise KeyError("own")
+            return super().forward(x)
+
+    X, y, _ = clouds()
+    with pytest.raises(KeyError, match="own"):
+        MixtureFinder().find(Broken(5, 3), (X, y))
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine])
+def test_clean_tables_are_not_said_to_hold_wrong_labels(load):
+    X, y = load(return_X_y=True)
+    X, y = torch.tensor(StandardScaler().fit_transform(X)).float(), torch.tensor(y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(X.shape[1], 32), nn.ReLU(), nn.Linear(32, 3))
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(200):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), y).backward()
+            optimizer.step()
+    with pytest.warns(SeparationWarning, match="likelier right than wrong|overlap"):
+        found = MixtureFinder("loss", random_state=0).find(model, (X, y))
+    assert not found.is_separated

@@ -177,7 +177,8 @@ def _moments(rows: Array, second: Array, covariance: Covariance) -> dict[str, Ar
         away = rows - mean
         if covariance == "full":
             spread = (share[:, None] * away).T @ away / total + REGULAR * np.eye(rows.shape[1])
-            precisions.append(np.linalg.inv(spread))
+            values, vectors = np.linalg.eigh(spread)  # an inverse by elimination need not be symmetric
+            precisions.append((vectors / values.clip(REGULAR)) @ vectors.T)
         else:
             precisions.append(1 / (share @ away**2 / total + REGULAR))
     return {

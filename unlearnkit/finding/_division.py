@@ -51,6 +51,7 @@ def divide(
     labels: Array | None,
     surprise: Array,
     by: str,
+    even: float = -np.inf,
 ) -> Division:
     """Divide samples by two clusters of their features.
 
@@ -67,6 +68,8 @@ def divide(
         The cluster in which its mean is higher is the noisy one.
     by : {"distance", "bhattacharyya"}
         How separation is measured.
+    even : float
+        What the mean surprise of the noisy cluster must lie above.
     """
     fitted = [clusters for clusters in candidates if clusters is not None]
     if not fitted:
@@ -78,13 +81,13 @@ def divide(
         for clusters, found in zip(fitted, posteriors, strict=True):
             found[start:stop] = clusters.posteriors(part, own)
     divisions = [
-        _division(getattr(clusters, by), found, surprise, by)
+        _division(getattr(clusters, by), found, surprise, by, even)
         for clusters, found in zip(fitted, posteriors, strict=True)
     ]
     return max(divisions, key=lambda division: (not division.trouble, division.separation))
 
 
-def _division(distance: float, posteriors: Array, surprise: Array, by: str) -> Division:
+def _division(distance: float, posteriors: Array, surprise: Array, by: str, even: float) -> Division:
     """Return which of two clusters is noisy, by `posteriors` [N, 2], and whether to trust it."""
     sizes = posteriors.sum(0)
     shares = posteriors / np.maximum(sizes, np.finfo(float).tiny)
@@ -106,6 +109,8 @@ def _division(distance: float, posteriors: Array, surprise: Array, by: str) -> D
         trouble = (
             f"the two clusters {what}: their separation is {separation:.2f}, and 1 is the least that counts"
         )
+    elif means.max() <= even:
+        trouble = "the model holds the labels of both clusters to be likelier right than wrong"
     return Division(noise, separation, trouble)
 
 

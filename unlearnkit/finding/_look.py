@@ -21,6 +21,7 @@ from unlearnkit.data import (
     Loss,
     as_loader,
     aside,
+    batch_size,
     cross_entropy_of,
     device_of,
     evaluating,
@@ -28,12 +29,14 @@ from unlearnkit.data import (
     in_order,
     labels,
     refuse_random,
+    take,
     to_device,
 )
-from unlearnkit.exceptions import DataError
+from unlearnkit.exceptions import DataError, UnsupportedModuleError
 from unlearnkit.gradients import refuse_batch_statistics
-from unlearnkit.gradients.reference import loss_values
+from unlearnkit.gradients.reference import loss_values, plain_eager
 from unlearnkit.parameters import unwrap
+from unlearnkit.structure.layers import last_hidden
 
 Array = NDArray[Any]
 
@@ -54,6 +57,9 @@ class Look:
     labels : array, shape [N], int, or None
     probabilities : array, shape [N, K], float64, or None
         Where they were asked for.
+    even : float
+        The surprise at a label that the model holds to be as likely right as wrong; -inf where the
+        surprise does not tell.
     """
 
     losses: Tensor
@@ -61,6 +67,7 @@ class Look:
     certainty: Array | None
     labels: Array | None
     probabilities: Array | None = None
+    even: float = -np.inf
 
 
 def look(model: nn.Module, data: Any, loss: Loss | None, progress: bool, probabilities: bool = False) -> Look:
@@ -100,7 +107,30 @@ def look(model: nn.Module, data: Any, loss: Loss | None, progress: bool, probabi
         None if certainty is None else certainty.numpy(),
         None if classes is None else classes.numpy(),
         None if shares is None else shares.numpy(),
+        -np.inf if surprise is None else 0.0,
     )
+
+
+def has_logits_and_hidden_layer(model: nn.Module, data: Any, loss: Loss | None) -> bool:
+    """Tell whether a model that could be looked at puts out [N, K, ...], computed from a hidden layer.
+
+    Where there is a loss of the user's, that alone may know how the model is run.
+    """
+    inner = unwrap(model)
+    batch = next(batch for batch in aside(in_order(data)) if batch_size(batch))
+    few = to_device(take(batch, slice(0, 2)), device_of(inner))
+    with evaluating(inner), plain_eager(inner), torch.no_grad():
+        try:
+            if forward(inner, few).dim() < 2:
+                return False
+            last_hidden(inner, few)
+        except UnsupportedModuleError:
+            return False
+        except Exception:
+            if loss is None:
+                raise
+            return False
+    return True
 
 
 def log_odds(losses: Array) -> Array:

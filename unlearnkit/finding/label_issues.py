@@ -77,8 +77,10 @@ class LabelIssues(Finder):
         )
         try:
             wrong = filters.find_label_issues(seen.labels, given, filter_by=self.filter_by, n_jobs=1)
-        except ValueError as error:
-            raise DataError(f"cleanlab refuses the labels and probabilities: {error}") from error
+        except (ValueError, AssertionError) as error:
+            raise DataError(
+                f"cleanlab refuses the labels, the probabilities, or filter_by={self.filter_by!r}: {error}"
+            ) from error
         noise = 1 - given[np.arange(len(given)), seen.labels]  # [N]
         partition = Partition.of(data, wrong, losses=seen.losses)
         partition.noise = torch.from_numpy(noise).float()

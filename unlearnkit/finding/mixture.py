@@ -13,7 +13,7 @@ from unlearnkit.data import Loss, Partition
 from unlearnkit.exceptions import DataError, SeparationWarning, warn
 from unlearnkit.finding._clusters import Array, Clusters, Covariance, fit_clusters
 from unlearnkit.finding._division import Division, divide, of_a_class
-from unlearnkit.finding._look import Look, look
+from unlearnkit.finding._look import Look, has_logits_and_hidden_layer, look
 from unlearnkit.finding._rows import Rows, chunks
 from unlearnkit.finding.base import Finder
 from unlearnkit.importance import GradientActivation
@@ -43,7 +43,8 @@ class MixtureFinder(Finder):
     Parameters
     ----------
     features : {"auto", "attribution", "loss"}, default="auto"
-        Which of the two mixtures; ``"auto"`` as above.
+        Which of the two mixtures; ``"auto"`` as above, and the loss alone where the model has no hidden
+        layer, or where `loss` alone knows how to run it and no `attribution` is given.
     attribution : estimator, optional
         With a method ``stream(model, data, loss)`` that yields features [n, D] batch by batch.
         ``GradientActivation(target="max")`` where left out.
@@ -88,7 +89,9 @@ class MixtureFinder(Finder):
     smaller of two ratios, of the distance between the clusters (Mahalanobis' of attributions,
     Bhattacharyya's of losses) and of the difference of their mean losses to what noise showed at the
     least. Both are taken of the clusters' parameters: the halves of a single cloud would look
-    separate by their samples. A class that is noisy as a whole cannot be seen with ``by_class``.
+    separate by their samples. A cluster of losses whose labels the model holds to be likelier right
+    than wrong, on average, is not taken for noise without a warning. A class that is noisy as a whole cannot
+    be seen with ``by_class``.
 
     Examples
     --------
@@ -187,7 +190,7 @@ class MixtureFinder(Finder):
         draw = _drawn(len(seen.losses), self.max_fit, seed)  # [n], the samples fitted to
         alone = self._by_loss_alone(seen, draw, seed)
         divisions: dict[View, Division] = {}
-        if self.features != "loss":
+        if self._attributes(model, data, loss):
             attribution = self.attribution or GradientActivation(target="max")
             rows = Rows(attribution, model, data, loss, len(seen.losses), draw, progress)
             divisions["attribution"] = self._by_attribution(rows, seen, draw, alone, seed)
@@ -211,13 +214,19 @@ class MixtureFinder(Finder):
             is_separated=not trouble,
         )
 
+    def _attributes(self, model: nn.Module, data: Any, loss: Loss | None) -> bool:
+        """Tell whether attributions are to be looked at: of `auto` and by default, where the model has any."""
+        if self.features == "auto" and self.attribution is None:
+            return has_logits_and_hidden_layer(model, data, loss)
+        return self.features != "loss"
+
     def _by_loss_alone(self, seen: Look, draw: Array, seed: int) -> Division:
         """Divide by the surprise, so that more of it never makes a sample less noisy."""
         values = seen.surprise[:, None]  # [N, 1]
         (clusters,) = self._fits(values[draw], None, None, seed)
         if clusters is not None:  # beyond its least and greatest probability the wider cluster would take all
             values = values.clip(*clusters.extremes())
-        return divide([clusters], chunks(values), None, seen.surprise, "bhattacharyya")
+        return divide([clusters], chunks(values), None, seen.surprise, "bhattacharyya", seen.even)
 
     def _by_loss(self, seen: Look, draw: Array, alone: Division, seed: int) -> Division:
         """Divide by surprise and certainty; by the surprise alone where that separates nothing."""
@@ -225,7 +234,7 @@ class MixtureFinder(Finder):
             return alone
         both = np.stack([seen.surprise, seen.certainty], 1)  # [N, 2]
         fits = self._fits(both[draw], None, alone.noise[draw], seed)
-        division = divide(fits, chunks(both), None, seen.surprise, "bhattacharyya")
+        division = divide(fits, chunks(both), None, seen.surprise, "bhattacharyya", seen.even)
         return alone if division.trouble else division
 
     def _by_attribution(self, rows: Rows, seen: Look, draw: Array, alone: Division, seed: int) -> Division:
@@ -259,10 +268,11 @@ class MixtureFinder(Finder):
                 raise DataError(f"{name} must be a whole number from {least} on, got {value!r}.")
         if not isinstance(self.threshold, float | int) or not 0 < self.threshold <= 1:
             raise DataError(f"threshold must be a probability above 0, got {self.threshold!r}.")
-        if self.attribution is not None and not hasattr(self.attribution, "stream"):
+        given = self.attribution
+        if given is not None and (isinstance(given, type) or not hasattr(given, "stream")):
             raise DataError(
                 "attribution must be an estimator with a method stream(model, data, loss), such as GradCAM(), got "
-                f"{type(self.attribution).__name__}."
+                f"{given!r}."
             )
 
 
