@@ -79,7 +79,7 @@ def test_quality_of_a_partition():
 def test_a_constant_rate_stays():
     models = importlib.import_module("_models")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    rates = models._rates(optimizer, "constant", 0.3, 5)
+    rates = models._rates(optimizer, "constant", 0.3, 5, 1)
     for _ in range(5):
         assert rates.get_last_lr() == [0.3]
         optimizer.step()

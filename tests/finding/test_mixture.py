@@ -19,6 +19,7 @@ from unlearnkit import DataError, GradientActivation, MixtureFinder, Unsupported
 from unlearnkit.data import in_order
 from unlearnkit.exceptions import SeparationWarning
 from unlearnkit.finding import _rows
+from unlearnkit.finding._division import of_a_class
 
 quietly = pytest.mark.filterwarnings("ignore::unlearnkit.exceptions.SeparationWarning")
 
@@ -299,6 +300,38 @@ def test_a_sampler_that_draws_at_random_is_refused_before_anything_is_read(model
     sampler = WeightedRandomSampler(torch.ones(len(y)), len(y))
     with pytest.raises(DataError, match="pass the data set in place of the loader"):
         MixtureFinder("loss").find(model_of(), DataLoader(TensorDataset(X, y), sampler=sampler))
+
+
+def hard_classes(n=900, seed=0):
+    """Return (X, y) in which class 2 is plain and the others are told by a coin, and a model that knows that."""
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (n,), generator=draw)
+    X = torch.stack([(y == 2).float() * 8 - 4, torch.randn(n, generator=draw)], 1)
+    X[:, 0] += 0.3 * torch.randn(n, generator=draw)
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0, 0.1], [-1.0, -0.1], [1.0, 0.0]]))
+        model.bias.copy_(torch.tensor([0.2, 0.0, 0.0]))
+    return (X, y), model
+
+
+def test_a_class_that_is_hard_is_no_noise():
+    data, model = hard_classes()
+    with pytest.warns(SeparationWarning, match=r"of the samples of class [01], and \d+% of all.*hard"):
+        found = MixtureFinder("loss", random_state=0).find(model, data)
+    assert not found.is_separated and found.separation > 1
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros(100, int), np.r_[np.zeros(95, int), np.ones(5, int)]])
+def test_one_class_or_a_rare_one_says_nothing(labels):
+    is_noisy = np.arange(100) >= 90
+    assert of_a_class(is_noisy, labels) == ""
+
+
+def test_noise_in_half_of_a_class_is_found_and_not_doubted():
+    labels = np.arange(200) // 100
+    assert of_a_class(np.arange(200) < 50, labels) == ""
+    assert "class 0" in of_a_class(np.arange(200) < 90, labels)
 
 
 class Squeezed(nn.Sequential):
