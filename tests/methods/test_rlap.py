@@ -31,12 +31,13 @@ QUICK = {"epochs": 2, "random_state": 0}
 class Known(Finder):
     """Finds what it was told."""
 
-    def __init__(self, noise):
+    def __init__(self, noise, is_separated=True):
         self.noise = noise
+        self.is_separated = is_separated
 
     def find(self, model, data, loss=None, progress=False):
         self.saw = model
-        return Partition.of(data, self.noise)
+        return Partition.of(data, self.noise, is_separated=self.is_separated)
 
 
 def deep():
@@ -255,3 +256,13 @@ def test_its_seed_is_that_of_augmentation():
         found.append(RLAP(**QUICK).fit(task.model, data))
     assert found[0].edit_ == found[1].edit_
     assert torch.equal(found[0].partition_.noise, found[1].partition_.noise)
+
+
+def test_where_nothing_stands_out_the_model_is_left_as_it_is():
+    task = Task()
+    rlap = RLAP(finder=Known([0, 1, 2], is_separated=False), **QUICK)
+    with pytest.warns(IneffectiveWarning, match="fit\\(model, partition\\)"):
+        rlap.fit(task.model, task.train)
+    assert not rlap.edit_ and not rlap.mask_.n_selected and rlap.history_ == []
+    assert rlap.partition_.indices.tolist() == [0, 1, 2]
+    assert RLAP(**QUICK).fit(task.model, rlap.partition_).edit_  # to insist is to pass it

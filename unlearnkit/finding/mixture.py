@@ -199,7 +199,8 @@ class MixtureFinder(Finder):
         self.features_ = clearer(divisions)
         division = divisions[self.features_]
         trouble = f"{division.trouble}. {MEMORISED}" if division.trouble else ""
-        trouble = trouble or of_a_class(division.noise >= self.threshold, seen.labels)
+        if not trouble and (self.by_class or self.features_ == "loss"):
+            trouble = of_a_class(division.noise >= self.threshold, seen.labels)
         if trouble:
             warn(
                 f"the noisy part is hardly to be told from the rest of the samples: {trouble}.",

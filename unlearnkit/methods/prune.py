@@ -96,8 +96,7 @@ class Prune(Localised):
         parameters = named_parameters(run.source)
         if not layers or measured is None:
             warn(NO_UNIT, IneffectiveWarning)
-            nothing = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in parameters.items()}
-            return ParameterMask(nothing, 0.0, ())
+            return nothing_of(run.source)
         weights = [layer.weight for layer in layers]
         sizes = [parameters[name].numel() for name in weights]
         budget = self.budget
@@ -132,6 +131,12 @@ class Prune(Localised):
 
     def _milder(self) -> str:
         return "Prune fewer units with a smaller budget, or repair the model with RLAP."
+
+
+def nothing_of(model: nn.Module) -> ParameterMask:
+    """Return the mask in which nothing is selected."""
+    parameters = named_parameters(model).items()
+    return ParameterMask({name: torch.zeros(p.shape, dtype=torch.bool) for name, p in parameters}, 0.0, ())
 
 
 def set_to_zero(model: nn.Module, mask: ParameterMask) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from unlearnkit.data import ForgetRetain, Measured, Partition, as_loader
 from unlearnkit.edit import WeightEdit
-from unlearnkit.exceptions import DataError
+from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.finding import Finder
 from unlearnkit.importance import Importance, ImportanceEstimator
 from unlearnkit.methods._checks import check_choice
@@ -19,7 +19,7 @@ from unlearnkit.methods._run import Run
 from unlearnkit.methods._trainer import Optimizers
 from unlearnkit.methods.find import find_forget_set
 from unlearnkit.methods.finetune import FineTune
-from unlearnkit.methods.prune import Prune, batch_of, hidden_layers, set_to_zero
+from unlearnkit.methods.prune import Prune, batch_of, hidden_layers, nothing_of, set_to_zero
 from unlearnkit.methods.warm_up import WarmUpFinder, with_seed
 from unlearnkit.parameters import copy_of
 from unlearnkit.selection import ParameterMask
@@ -34,6 +34,11 @@ NOTHING_LEFT = (
     "all {count:,} samples of the data were found to be noisy, so there is nothing to keep: raise the finder's "
     "threshold, as in finder=MixtureFinder(threshold=0.9), take another finder, or say what is noisy, as in "
     "fit(model, retain, forget)."
+)
+
+DOUBTFUL = (
+    "no part of the data stands out clearly enough to be taken for noise (another warning says why), so the model is "
+    "left as it is. See what was found in partition_; to prune and train all the same, pass it: fit(model, partition)."
 )
 
 
@@ -51,6 +56,9 @@ class RLAP(FineTune, Prune):
     3. *Prune*: those that do most are set to zero (incoming weights, bias, and the affine weights
        of the normalisation that follows), and stay zero.
     4. *Fine-tune* on the clean part.
+
+    Where no part stands out clearly (:attr:`Partition.is_separated`) the model is left as it is, with
+    a warning: to train on what is left of good data would do it harm.
 
     Any importance goes in the place of the regression, as ``"random"``; and without pruning, steps 1
     and 4 are ``FineTune().fit(model, find_forget_set(model, data))``.
@@ -166,8 +174,21 @@ class RLAP(FineTune, Prune):
             raise DataError(NOTHING_LEFT.format(count=len(found.is_noisy)))
         return found
 
+    def _measure(self, model: nn.Module, roles: ForgetRetain) -> Importance | None:
+        return None if self._doubts(roles) else super()._measure(model, roles)
+
+    def _doubts(self, roles: ForgetRetain) -> bool:
+        """Tell whether the parts were found by this estimator, and not clearly."""
+        found = hasattr(self, "finder_") and roles.partition is not None
+        return found and not roles.partition.is_separated  # type: ignore[union-attr]
+
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Importance | None) -> WeightEdit:
         self.partition_ = roles.partition
+        if self._doubts(roles):
+            warn(DOUBTFUL, IneffectiveWarning)
+            self.mask_ = self.trained_ = nothing_of(model)
+            self.history_ = []
+            return WeightEdit.between(model, model, {"method": self._described()})
         run = self._run_of(copy_of(model), model, roles, self._seed())
         self.mask_ = self._pruned(run, measured, whole=not self.regrow)
         self._train(run, self.mask_)
