@@ -47,7 +47,14 @@ def test_no_copy_is_trained_where_the_model_tells():
 
 @pytest.mark.parametrize(
     ("first", "second", "taken"),
-    [(0.2, 3.0, "copy"), (0.2, 0.4, "copy"), (0.4, 0.2, "model"), (0.9, 1.0, "copy")],
+    [
+        (0.2, 3.0, "copy"),
+        (0.2, 0.4, "copy"),
+        (0.4, 0.2, "model"),
+        (0.9, 1.0, "copy"),
+        (1.5, 1.2, "model"),
+        (1.5, 1.9, "copy"),
+    ],
 )
 def test_else_the_copy_is_asked_and_the_clearer_view_taken(first, second, taken):
     found, early, saw, told = look(

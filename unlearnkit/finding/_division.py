@@ -20,10 +20,10 @@ LEAST: dict[str, tuple[float, float]] = {"distance": (2.25, 0.35), "bhattacharyy
 ROOM = 60  # samples: two clusters of a single cloud of 8 columns lie as far apart as distance * (1 + ROOM / samples)
 FEW = 50  # samples among which two clusters fall out by chance
 IN_A_CLUSTER = 10
-OF_A_CLASS, AT_LEAST = (
-    0.8,
-    20,
-)  # what of a class is no noise: to 0.67 with 40 % wrong labels, 1 where it is hard
+OF_A_CLASS = (
+    0.8  # what of a class is no noise: to 0.67 of one with 40 % wrong labels, from 0.83 of one that is hard
+)
+AT_LEAST = 20  # samples that a class must have for that
 MOST = 0.8  # of the samples: what more of them are is not noise; of half the images 0.71 were found
 
 

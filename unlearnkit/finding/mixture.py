@@ -76,14 +76,10 @@ class MixtureFinder(Finder):
     After RLAP (arXiv 2506.11615), of which :meth:`published` is the partition as its authors' code
     has it. That cannot see labels, and takes from the truth which cluster is noisy.
 
-    What is found was measured with small networks on digits and on 6,000 images of CIFAR-10, three
-    seeds each. Input noise on half of the images: AUC 0.95 to 1.00, and 0.97 to 1.00 of what is left
-    is clean, after 3 epochs as after 60. 20 and 40 % wrong labels, after 3 to 10 epochs: AUC 0.91 to
-    0.99 on digits, 0.75 to 0.83 on CIFAR-10. After 30 and 60 epochs 0.67 to 0.79, with a warning each
-    time: a wrong label that the model knows by heart has a small loss. Look with a model that was
-    trained for a few epochs, as :class:`WarmUpFinder` does. All 18 runs on clean data gave a
-    warning; so did input noise on a fifth of CIFAR-10's images. The samples of a table may fall into
-    clusters by themselves: on DataCo's orders clean data passed for noisy without a warning.
+    A wrong label that the model knows by heart has a small loss. Look with a model that was trained for
+    a few epochs, as :class:`WarmUpFinder` does. The samples of a table may fall into clusters by
+    themselves: a noisy part that is most of a class is doubted, but look at what was found all the
+    same. docs/noisy_data.md has figures.
 
     :attr:`Partition.separation` is 1 where the clusters are just to be told from each other: it is the
     smaller of two ratios, of the distance between the clusters (Mahalanobis' of attributions,

@@ -31,6 +31,10 @@ WARM_UP = 0xAB1E
 STEPS, LEAST = 150, 4
 """How many steps, and how many epochs, teach a model what most of the data says, and not yet each sample."""
 
+PLAIN = 2.0
+"""From which separation on the model's own view is enough. Labels known by heart in part may be told from the
+others at 1, and much better by a copy."""
+
 
 class WarmUpFinder(Finder):
     """Look through the model, and where it hides the noise, through a copy that has begun to learn.
@@ -46,7 +50,8 @@ class WarmUpFinder(Finder):
     epochs : int, optional
         How long the copy is trained; where left out 150 steps, and 4 epochs at least.
     when : {"hidden", "always"}, default="hidden"
-        Whether a copy is trained only where the finder cannot tell the parts by the model itself.
+        Whether a copy is trained only where the parts do not lie plainly apart for the model itself:
+        twice as far as :attr:`Partition.separation` must be to count.
     lr : float, default=0.001
     batch_size : int or "loader", default=64
     optimizer : {"sgd", "adam", "adamw"} or callable, default="adam"
@@ -131,7 +136,7 @@ class WarmUpFinder(Finder):
         views: list[View] = []
         if self.when == "hidden":
             views.append(View("model", *_quietly(finder, model, source, loss, progress)))
-        if not views or not views[0].found.is_separated:
+        if not views or not _is_plain(views[0].found):
             try:
                 copy = self._trained(unwrap(model), source, loss, progress)
                 views.append(View("copy", *_quietly(finder, copy, source, loss, progress)))
@@ -205,6 +210,11 @@ def with_seed(finder: Finder, seed: int | None) -> Finder:
     if seed is None or finder.get_params(deep=False).get("random_state", 0) is not None:
         return finder
     return clone(finder).set_params(random_state=seed)
+
+
+def _is_plain(found: Partition) -> bool:
+    """Tell whether the parts lie so far apart that no other view is needed."""
+    return found.is_separated and (found.separation is None or found.separation >= PLAIN)
 
 
 class View(NamedTuple):
