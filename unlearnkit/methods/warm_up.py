@@ -65,8 +65,8 @@ class WarmUpFinder(Finder):
     Attributes
     ----------
     looked_at_ : {"model", "copy"}
-        What the partition comes from: the first by which the parts are separated, or, where neither
-        separates them, the one by which they are less alike.
+        What the partition comes from: the view that separates the parts, of two the one in which
+        they lie farther apart.
 
     Notes
     -----
