@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import torch
@@ -97,12 +98,12 @@ def main() -> None:
         quiet()
         torch.set_num_threads(1)  # CPU seconds then say the same on a busy machine
         write_environment(args.results)
-        work = args.work or (args.data or args.results) / "models"
+        work = args.work or (args.data or Path(gettempdir()) / "unlearnkit") / "models"
         for seed, arm in product(args.seeds, args.arms):
             key = {"task": args.task, "arm": arm, "seed": seed}
             case = Case(TASKS[args.task], arm, seed, args.data, work)
-            known = [row for row in stored(path) if key.items() <= row.items() and "error" not in row]
-            done = {(row["kind"], row["name"]) for row in known}
+            there = [row for row in stored(path) if key.items() <= row.items()]
+            done = {(row["kind"], row["name"]) for row in there if "error" not in row}
             for kind, name, measure in jobs(case, arm):
                 if (kind, name) in done or (args.methods and name not in args.methods):
                     continue
@@ -112,7 +113,8 @@ def main() -> None:
                 said = [f"{at} {row[at]:.3f}" for at in ("auc", "accuracy") if at in row]
                 print(args.task, arm, seed, name, *said, row.get("error", ""), flush=True)
     order = [*FINDERS, "original", *(row.name for row in ROWS)]
-    text = report(sorted(stored(path), key=lambda row: order.index(row["name"])))
+    known = [row for row in stored(path) if row["name"] in order]
+    text = report(sorted(known, key=lambda row: order.index(row["name"])))
     (args.results / "noisy_data.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -25,7 +25,8 @@ def run(tmp_path, monkeypatch):
     study = importlib.import_module("noisy_data")
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["noisy_data.py", "--results", str(tmp_path), *map(str, arguments)])
+        given = ["--results", tmp_path, "--work", tmp_path / "models", *arguments]
+        monkeypatch.setattr(sys, "argv", ["noisy_data.py", *map(str, given)])
         study.main()
         lines = (tmp_path / "noisy_data.jsonl").read_text().splitlines()
         return list(map(json.loads, lines)), (tmp_path / "noisy_data.md").read_text()
