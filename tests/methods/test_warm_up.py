@@ -146,10 +146,17 @@ class Bare(nn.Module):
 
 def test_without_new_weights_the_model_alone_is_asked():
     found, early, saw, told = look(Tells((0.5,)), Bare)
-    assert early.looked_at_ == "model" and len(saw) == 1 and told == ["only 0.5"]
+    assert early.looked_at_ == "model" and len(saw) == 1
+    assert len(told) == 2 and "factory=" in told[0] and told[1] == "only 0.5"
     assert found.separation == 0.5
     with pytest.raises(UnsupportedModuleError, match="factory="):
         look(Tells((0.5,)), Bare, when="always")
+
+
+def test_a_copy_that_diverges_leaves_the_models_view():
+    found, early, _, told = look(Tells((0.5,)), lr=1e30)
+    assert early.looked_at_ == "model" and found.separation == 0.5 and "lower lr" in told[0]
+    assert look(Tells((1.5,)), lr=1e30)[3] == []
 
 
 @pytest.mark.parametrize(

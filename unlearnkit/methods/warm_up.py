@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch import nn
 
 from unlearnkit.data import Batch, Loss, Partition, as_loader, preserved_rng
-from unlearnkit.exceptions import DataError, SeparationWarning, UnsupportedModuleError
+from unlearnkit.exceptions import DataError, SeparationWarning, UnsupportedModuleError, warn
 from unlearnkit.finding import Finder, MixtureFinder
 from unlearnkit.gradients.reference import measured_parameters
 from unlearnkit.methods._checks import check_choice, check_count, check_number, check_seed
@@ -140,9 +140,13 @@ class WarmUpFinder(Finder):
             try:
                 copy = self._trained(unwrap(model), source, loss, progress)
                 views.append(View("copy", *_quietly(finder, copy, source, loss, progress)))
-            except UnsupportedModuleError:
+            except (UnsupportedModuleError, DataError) as error:
                 if not views:
                     raise
+                if not views[0].found.is_separated:
+                    warn(
+                        f"no copy could be trained, through which more might show: {error}", SeparationWarning
+                    )
         clearest = max(views, key=lambda view: (view.found.is_separated, view.found.separation or 0.0))
         self.looked_at_ = clearest.of
         for warning in clearest.told:
