@@ -10,11 +10,14 @@ DIR holds DataCoSupplyChainDataset.csv. A share of the training labels is exchan
 uniform over the other classes; a net is trained on all of it, and each method is told which labels
 are wrong, where nothing else is said. Learning rate and weight decay are chosen by ten random draws
 on clean labels (a fifth of the training set is held out), for all seeds at once, and for 3x100 and
-2x50 apart; 5x250 takes those of 3x100. The paper's were chosen for each by ten trials of Optuna. In the settings published-0, -1 and -2 the errors are
-drawn as the authors draw them, and one initial net serves all seeds, as theirs did; each time another
-one. Every row is appended to results/cpu/supply_chain.jsonl
-as soon as it is known, and what stands there is not run again; nets are kept in the work folder.
-`seconds` are as measured, on a machine that may be busy.
+2x50 apart; 5x250 takes those of 3x100. The paper's were chosen for each by ten trials of Optuna.
+
+In the settings published-0, -1 and -2 the errors are drawn as the authors draw them, and one initial
+net serves all seeds, as theirs did; each time another one.
+
+Every row is appended to results/cpu/supply_chain.jsonl as soon as it is known, and what stands there
+is not run again; nets are kept in the work folder. `seconds` are as measured, on a machine that may
+be busy.
 """
 
 from __future__ import annotations
