@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import unlearnkit
 from _data import Data, Request
 from _models import mlp, trained_in
 from unlearnkit.base import Unlearner
+from unlearnkit.finding import Finder
 from unlearnkit.metrics import accuracy
 
 CLASSES = 3
@@ -155,9 +157,9 @@ def mended(cell: Cell, make: Callable[[], Unlearner]) -> Made:
     return cell.fitted(make(), cell.loader(cell.request.retain), cell.loader(cell.request.forget))
 
 
-def found_and_mended(cell: Cell) -> Made:
+def found_and_mended(cell: Cell, finder: Callable[[], Finder] | None = None) -> Made:
     """Apply RLAP to everything: it has to find the wrong labels itself."""
-    method = RLAP()
+    method = RLAP(finder=finder and finder())
     made = cell.fitted(method, cell.loader(cell.request.train))
     partition = method.partition_
     both = float((partition.is_noisy & cell.wrong).sum())
@@ -216,3 +218,7 @@ METHODS: dict[str, Callable[[Cell], Made]] = {
     "RLAP, errors unknown": found_and_mended,
     "control: RLAP's training, nothing pruned": partial(mended, make=AS_RLAP),
 }
+if find_spec("cleanlab"):
+    METHODS["RLAP by LabelIssues(), errors unknown"] = partial(
+        found_and_mended, finder=unlearnkit.LabelIssues
+    )
