@@ -162,12 +162,11 @@ def found_and_mended(cell: Cell, finder: Callable[[], Finder] | None = None) -> 
     method = RLAP(finder=finder and finder())
     made = cell.fitted(method, cell.loader(cell.request.train))
     partition = method.partition_
-    both = float((partition.is_noisy & cell.wrong).sum())
-    more = {
-        "found": float(partition.is_noisy.float().mean()),
-        "purity": both / float(partition.is_noisy.sum()),
-        "recall": both / float(cell.wrong.sum()),
-    }
+    taken, wrong = partition.is_noisy, cell.wrong
+    both = float((taken & wrong).sum())
+    more = {"found": float(taken.float().mean()), "recall": both / float(wrong.sum())}
+    if taken.any():
+        more["purity"] = both / float(taken.sum())
     return made._replace(more=more)
 
 

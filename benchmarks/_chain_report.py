@@ -152,7 +152,7 @@ def _tables(cells: Cells, methods: Sequence[str]) -> list[str]:
         found = {at: [row for row in cells.get((at, method), {}).values() if "found" in row] for at in errors}
         if any(found.values()):
             lines = [
-                [title, *(_spread([100 * row[name] for row in found[at]]) for at in errors)]
+                [title, *(_spread([100 * row[name] for row in found[at] if name in row]) for at in errors)]
                 for name, title in FOUND.items()
             ]
             tables += ["", _markdown([f"{method}: %", *head], lines)]
