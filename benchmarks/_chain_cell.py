@@ -165,6 +165,7 @@ def found_and_mended(cell: Cell, finder: Callable[[], Finder] | None = None) -> 
     taken, wrong = partition.is_noisy, cell.wrong
     both = float((taken & wrong).sum())
     more = {"found": float(taken.float().mean()), "recall": both / float(wrong.sum())}
+    more["doubted"] = float(not partition.is_separated)
     if taken.any():
         more["purity"] = both / float(taken.sum())
     return made._replace(more=more)

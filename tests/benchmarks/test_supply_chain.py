@@ -152,11 +152,11 @@ def test_what_rlap_finds_is_counted_against_the_truth(cell, monkeypatch):
     taken[cell.wrong.nonzero()[:6, 0]] = True  # of nine
     taken[(~cell.wrong).nonzero()[:18, 0]] = True
 
-    method = SimpleNamespace(partition_=SimpleNamespace(is_noisy=taken))
+    method = SimpleNamespace(partition_=SimpleNamespace(is_noisy=taken, is_separated=False))
     monkeypatch.setattr(module, "RLAP", lambda finder: method)
     monkeypatch.setattr(module.Cell, "fitted", lambda self, method, data: module.Made(None, 1.0))
     more = module.found_and_mended(cell).more
-    assert more == pytest.approx({"found": 24 / 90, "purity": 6 / 24, "recall": 6 / 9})
+    assert more == pytest.approx({"found": 24 / 90, "purity": 6 / 24, "recall": 6 / 9, "doubted": 1.0})
 
 
 def rows_of(gains, method):
