@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,13 +152,11 @@ def test_what_rlap_finds_is_counted_against_the_truth(cell, monkeypatch):
     taken[cell.wrong.nonzero()[:6, 0]] = True  # of nine
     taken[(~cell.wrong).nonzero()[:18, 0]] = True
 
-    class Finds:
-        partition_ = type("Partition", (), {"is_noisy": taken})
-
-    monkeypatch.setattr(module, "RLAP", Finds)
+    method = SimpleNamespace(partition_=SimpleNamespace(is_noisy=taken, is_separated=False))
+    monkeypatch.setattr(module, "RLAP", lambda finder: method)
     monkeypatch.setattr(module.Cell, "fitted", lambda self, method, data: module.Made(None, 1.0))
     more = module.found_and_mended(cell).more
-    assert more == pytest.approx({"found": 24 / 90, "purity": 6 / 24, "recall": 6 / 9})
+    assert more == pytest.approx({"found": 24 / 90, "purity": 6 / 24, "recall": 6 / 9, "doubted": 1.0})
 
 
 def rows_of(gains, method):
