@@ -45,8 +45,8 @@ class Localised(Seeded):
     ----------
     importance : str, importance estimator or None
         What ranks the weights: ``"gradient"`` (SalUn's saliency), ``"weighted"`` (DEL's),
-        ``"fisher_ratio"``, ``"fisher"``, ``"critmem"``, ``"deepest"``, ``"shallowest"``,
-        ``"random"``, or an estimator. None: all weights that require a gradient.
+        ``"fisher_ratio"``, ``"fisher"``, ``"critmem"``, ``"sensitivity"`` (RLAP's), ``"deepest"``,
+        ``"shallowest"``, ``"random"``, or an estimator. None: all weights that require a gradient.
     granularity : {"weight", "channel", "layer"}
         What is selected as a whole.
     budget : float
