@@ -104,9 +104,8 @@ class Partition:
         """
         loader = as_loader(data)
         refuse_random(loader)
-        has_batches = (
-            getattr(loader, "batch_sampler", None) is not None
-        )  # else its indices are not of samples
+        # without it a loader's indices are those of batches
+        has_batches = getattr(loader, "batch_sampler", None) is not None
         drawn = read_indices(loader) if has_batches else None
         samples = len(drawn) if drawn is not None else sum(map(batch_size, aside(loader)))
         own = torch.arange(samples) if drawn is None else torch.as_tensor(list(drawn), dtype=torch.long)

@@ -126,7 +126,7 @@ def has_logits_and_hidden_layer(model: nn.Module, data: Any, loss: Loss | None) 
             last_hidden(inner, few)
         except UnsupportedModuleError:
             return False
-        except Exception:
+        except Exception:  # whatever a model raises that only the user's loss knows how to call
             if loss is None:
                 raise
             return False

@@ -21,7 +21,7 @@ from unlearnkit.methods._fresh import Factory, check_factory
 from unlearnkit.methods._run import Run, derived
 from unlearnkit.methods._trainer import Optimizers
 from unlearnkit.methods._training import OPTIMIZER
-from unlearnkit.methods.reset import ResetFinetune
+from unlearnkit.methods._witness import WitnessTraining
 from unlearnkit.parameters import copy_of, unwrap
 from unlearnkit.selection import ParameterMask
 
@@ -196,17 +196,13 @@ class WarmUpFinder(Finder):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WarmUp(ResetFinetune):
-    """Resets all that can be, and trains it on data given as the retain set."""
+class WarmUp(WitnessTraining):
+    """Resets all that can be, and trains it on data given as the retain set; there is no forget set to look at."""
 
-    _strict: ClassVar[bool] = False
     _bar: ClassVar[str] = "warm-up"
 
     def _begin(self, run: Run) -> None:
         self._reset(run)
-
-    def _trainable(self, run: Run) -> ParameterMask:
-        return ParameterMask.everything(run.source)
 
 
 def with_seed(finder: Finder, seed: int | None) -> Finder:
