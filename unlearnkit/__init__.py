@@ -64,6 +64,7 @@ from unlearnkit.methods import (
     WarmUpFinder,
     find_forget_set,
 )
+from unlearnkit.search import UnlearnSearch
 from unlearnkit.selection import ParameterMask, select
 from unlearnkit.structure import compact
 
@@ -116,6 +117,7 @@ __all__ = [
     "SeparationWarning",
     "Trainer",
     "UnlearnError",
+    "UnlearnSearch",
     "UnlearnWarning",
     "UnsupportedModuleError",
     "WarmUpFinder",
