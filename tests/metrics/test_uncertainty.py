@@ -77,11 +77,12 @@ def test_the_published_modified_entropy_is_another():
 
 
 def test_a_confident_error_is_told_from_a_confident_hit():
-    logits = torch.tensor([[30.0, 0.0], [30.0, 0.0]])
+    logits = torch.tensor([[10.0, 0.0], [10.0, 0.0]])
     labels = torch.tensor([0, 1])
     right, wrong = modified_entropy_from_logits(logits, labels)
-    assert right == pytest.approx(2 * np.exp(-60.0), rel=1e-6, abs=0)
-    assert wrong == pytest.approx(60, rel=1e-6)  # -log p_y and -log(1 - p_other), each 30
+    q = 1 / (1 + np.exp(10.0))  # of the other class
+    assert right == pytest.approx(-2 * q * np.log1p(-q), rel=1e-9)
+    assert wrong == pytest.approx(-2 * (1 - q) * np.log(q), rel=1e-9)
     same = entropy_from_logits(logits, labels)
     assert same[0] == same[1]
 
