@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, WeightedRandomSampler
 
-from unlearnkit import DataError, FallbackWarning, OracleBank, Partition, Retrain, Trainer
+from unlearnkit import ASSD, DataError, FallbackWarning, OracleBank, Partition, Retrain, Trainer
+from unlearnkit.demo.digits import whole_class
 from unlearnkit.importance import LayerDepth
 from unlearnkit.metrics import evaluate, predict_logits
 from unlearnkit.parameters import named_tensors
@@ -423,11 +424,20 @@ def test_wrong_use_is_explained(bank, train, tmp_path, samples, network):
     assert train.seeds == []
 
 
-def test_unlearned_model_is_compared_with_an_oracle(tmp_path):
-    task = Task()
-    bank = OracleBank(tmp_path, retrain(epochs=5))
-    data = {"retain": task.arrays(RETAIN), "forget": task.arrays(FORGET), "test": task.arrays(RETAIN)}
-    first, second = bank.models(data["retain"], [0, 1])
-    itself = evaluate(first, **data, oracle=bank.model(data["retain"], 0))
-    assert itself["tow"] == 1 and itself["avg_gap"] == 0
-    assert evaluate(task.model, **data, oracle=second)["tow"] < evaluate(first, **data, oracle=second)["tow"]
+def test_oracles_of_digits_judge_an_unlearned_model(tmp_path):
+    def perceptron():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    request = whole_class(0)
+    everything, retain = tuple(request.train), tuple(request.train.where(~request.forget))
+    data = {"retain": retain, "forget": tuple(request.forgotten), "test": tuple(request.test)}
+    bank = OracleBank(tmp_path, Retrain(factory=perceptron, epochs=15, lr=0.1, batch_size=64))
+    original = bank.model(everything, 0)  # a retain set of all: the model before the request
+    unlearned = ASSD().fit_transform(original, retain, data["forget"])
+    first, second = bank.models(retain, [1, 2])
+    assert len(bank.status()) == 2
+    before, after, floor = (
+        evaluate(model, **data, oracle=first)["tow"] for model in (original, unlearned, second)
+    )
+    assert before < 0.1 < 0.8 < after and floor > 0.95
+    assert evaluate(bank.model(retain, 1), **data, oracle=first)["tow"] == 1

@@ -109,7 +109,7 @@ class OracleBank:
         return next(self.models(retain, [seed]))
 
     def models(self, retain: Any, seeds: Iterable[int]) -> Iterator[nn.Module]:
-        """Yield the oracles of some seeds, training those that are not there: all of them first.
+        """Return the oracles of some seeds, once those that are not there have been trained.
 
         Parameters
         ----------
@@ -118,11 +118,11 @@ class OracleBank:
         seeds : iterable of int
             Each once.
 
-        Yields
-        ------
-        nn.Module
-            Newly built, in eval mode, on the device on which the factory builds. One is in memory at a
-            time, unless you keep them, as ``list(bank.models(...))`` does.
+        Returns
+        -------
+        iterator of nn.Module
+            Newly built, in eval mode, on the device on which the factory builds. Each is read from its file
+            when its turn comes, so one is in memory at a time, unless you keep them.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class OracleBank:
         OSError
             If the folder or a file cannot be written.
         """
-        request, wanted = self._request(retain), _checked(seeds)
+        wanted, request = _checked(seeds), self._request(retain)
         self._fill(request, wanted)
         slots = [self._slot(request, seed) for seed in wanted]
         return (self._recipe.with_state(slot.read(ORACLE)) for slot in slots)
@@ -141,7 +141,8 @@ class OracleBank:
 
         As :meth:`models`. Call it in several processes at once, with the same seeds, and they share the work.
         """
-        self._fill(self._request(retain), _checked(seeds))
+        wanted, request = _checked(seeds), self._request(retain)
+        self._fill(request, wanted)
 
     def logits(
         self, retain: Any, on: Any, seeds: Iterable[int], *, keep: bool = True
@@ -171,7 +172,7 @@ class OracleBank:
         DataError, OSError
             As :meth:`models`; and if `on` is empty or another at each walk.
         """
-        request, wanted = self._request(retain), _checked(seeds)
+        wanted, request = _checked(seeds), self._request(retain)
         slots = [self._slot(request, seed) for seed in wanted]
         loader = loader_of(on, "on")
         if keep:
