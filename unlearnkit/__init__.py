@@ -64,6 +64,7 @@ from unlearnkit.methods import (
     WarmUpFinder,
     find_forget_set,
 )
+from unlearnkit.oracles import OracleBank
 from unlearnkit.search import UnlearnSearch
 from unlearnkit.selection import ParameterMask, select
 from unlearnkit.structure import compact
@@ -104,6 +105,7 @@ __all__ = [
     "MixtureFinder",
     "NegGradPlus",
     "NondeterminismWarning",
+    "OracleBank",
     "ParameterMask",
     "Partition",
     "Prune",
