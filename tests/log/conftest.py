@@ -3,6 +3,7 @@
 
 import os
 import signal
+import traceback
 import warnings
 from types import SimpleNamespace
 
@@ -52,7 +53,7 @@ def log(task, base, tmp_path):
     return ForgetLog(tmp_path / "log", base, task.reference, task.held_out, max_drop=None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def forget(task):
     """Apply a request for some samples with a method that always changes some weights."""
 
@@ -69,7 +70,7 @@ def forget(task):
     return apply
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def same():
     """Tell whether models have the same bits."""
     return lambda first, second: tensor_digests(first) == tensor_digests(second)
@@ -86,6 +87,7 @@ def child():
                 function(*arguments)
                 os._exit(0)
             except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         status = os.waitpid(process, 0)[1]
         assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import warnings
 from typing import Any, NamedTuple
@@ -25,8 +26,14 @@ class Attempt(NamedTuple):
 
 
 def described(estimator: BaseEstimator) -> str:
-    """Return the estimator's repr without what differs from process to process."""
-    text = estimator.__repr__(N_CHAR_MAX=10**6)
+    """Return an estimator with all that is not as it is by default, whole, and the same in every process."""
+    defaults = inspect.signature(type(estimator)).parameters
+    shown = [
+        f"{name}={value!r}"
+        for name, value in estimator.get_params(deep=False).items()
+        if repr(value) != repr(defaults[name].default)
+    ]
+    text = f"{type(estimator).__name__}({', '.join(shown)})"
     return re.sub(r"\s+", " ", re.sub(r" at 0x[0-9a-fA-F]+", "", text))
 
 

@@ -62,6 +62,7 @@ class Session:
                 state = State(base, base, tensors, length(model), salt_digest(key), random_state, n_train)
                 if reference is not None:
                     state = replace(state, reference=self.written(reference, state))
+                state = replace(state, revision=1)
                 store.commit(state)
             elif state.random_state != random_state:
                 raise DataError(

@@ -148,7 +148,6 @@ class Store:
                 )
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / "lock")
 
     @property
     def path(self) -> Path:
@@ -157,8 +156,8 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out; waits for the one that is in."""
-        with self._lock:
+        """Keep other processes and threads out; waits for the one that is in."""
+        with FileLock(self.folder / "lock"):  # a new one: a lock that a fork inherited is none
             yield
 
     def read(self) -> State | None:
@@ -209,7 +208,7 @@ class Store:
     def sweep(self, state: State | None) -> None:
         """Remove what nothing names: left by a killed process, or undone."""
         named = set() if state is None else state.files()
-        for path in (*self.folder.glob("*.tmp"), *self.folder.glob(".*.tmp")):
+        for path in self.folder.glob("*.tmp"):
             path.unlink()
         for folder in FOLDERS:
             for path in (self.folder / folder).iterdir():
