@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import copy
+import sys
 import warnings
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from unlearnkit import (
     ForgetLog,
     GradientAscent,
     IneffectiveWarning,
+    NondeterminismWarning,
     Partition,
     RandomLabel,
     WeightEdit,
@@ -252,3 +254,33 @@ def test_a_model_that_was_trained_on_is_refused(task, base, log, forget):
         log.model[0].weight[0, 0] += 1
     with pytest.raises(EditMismatchError, match=r"1 of its 9 tensors differ .* the first is '0.weight'"):
         forget(log, 2)
+
+
+class Noisy(TensorDataset):
+    def __getitem__(self, index):
+        X, y = super().__getitem__(index)
+        return X + 0.01 * torch.randn_like(X), y
+
+
+def test_augmented_data(task, log, forget):
+    with pytest.raises(DataError, match="forget: its samples are not the same at every walk"):
+        log.apply(ASSD(), Noisy(*task.part(1, 2)), request_id="a")
+    train = Noisy(*task.train)
+    with pytest.warns(NondeterminismWarning, match="retain: its samples are not the same"):
+        log.apply(FineTune(epochs=1), task.part(1, 2), request_id="a", retain=train)
+    with pytest.raises(DataError, match="pass it without random transforms"):
+        log.retained(train)
+    gone = log.is_forgotten(task.train)
+    assert gone.nonzero()[:, 0].tolist() == [1, 2]
+    kept = Subset(train, (~gone).nonzero()[:, 0].tolist())
+    assert log.apply(FineTune(epochs=1), task.part(3), request_id="b", retain=kept).n_left_out == 0
+
+
+def test_to_frame(log, forget, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    forget(log, 0, 1)
+    frame = log.to_frame()
+    assert isinstance(frame, pandas.DataFrame) and list(frame["n_forgotten"]) == [2]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"unlearnkit\[report\]"):
+        log.to_frame()

@@ -70,7 +70,8 @@ def test_an_importance_of_ones_own(task, base, tmp_path, seen, forget):
 
 
 def test_samples_of(task):
-    assert samples_of(task.train).batch_size == 128
+    loader, digests = samples_of(task.train, b"0123456789abcdef")
+    assert loader.batch_size == 128 and len(set(digests)) == 120
     with pytest.raises(DataError, match="forget must be samples"):
-        samples_of(task.reference)
+        samples_of(task.reference, b"0123456789abcdef")
     assert now().endswith("+00:00")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Subset, TensorDataset, WeightedRandomSampler
 
 from unlearnkit import DataError
-from unlearnkit.log.samples import Forgotten, check_salt, sample_digests
+from unlearnkit.log.samples import Forgotten, check_salt, reads_alike, sample_digests
 
 SALT = b"0123456789abcdef"
 
@@ -85,3 +85,16 @@ def test_samples_that_are_drawn_have_no_number(data):
 def test_bad_salts(salt):
     with pytest.raises(DataError, match="16 to 64 random bytes, got"):
         check_salt(salt)
+
+
+class Noisy(TensorDataset):
+    def __getitem__(self, index):
+        X, y = super().__getitem__(index)
+        return X + torch.randn(3), y
+
+
+def test_augmentation_is_seen(data):
+    state = torch.get_rng_state()
+    assert not reads_alike(DataLoader(Noisy(*data)), SALT)
+    assert reads_alike(DataLoader(TensorDataset(*data), shuffle=True), SALT)
+    assert torch.equal(torch.get_rng_state(), state)

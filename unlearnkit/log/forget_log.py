@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from unlearnkit.data import Batch, as_loader, warn_if_random
+from unlearnkit.data import Batch, as_loader
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, DriftError, DriftWarning, warn
 from unlearnkit.importance import Importance, ImportanceEstimator
@@ -157,6 +157,16 @@ class ForgetLog:
             rows.append(entry.to_dict() | {name: getattr(drift, name) for name in names})
         return rows
 
+    def to_frame(self) -> Any:
+        """Return :meth:`history` as a ``pandas.DataFrame``, a row a request."""
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError(
+                "to_frame needs pandas: pip install 'unlearnkit[report]'; history needs nothing"
+            ) from error
+        return DataFrame(self.history())
+
     def edit(self, request_id: str) -> WeightEdit:
         """Return the edit of a request that stands.
 
@@ -187,9 +197,32 @@ class ForgetLog:
         Raises
         ------
         DataError
-            If `data` is a loader that draws its samples at random.
+            As :meth:`is_forgotten`.
         """
-        return self._session.forgotten.without(as_loader(data))[0]
+        forgotten = self._session.forgotten
+        return forgotten.without(forgotten.recognisable(data))[0]
+
+    def is_forgotten(self, data: Any) -> Tensor:
+        """Return which samples of `data` were forgotten, in the order in which it is read unshuffled.
+
+        For data that is augmented while it is read: ask about the samples as they are without that, and
+        take a ``Subset`` of the data set by the answer.
+
+        Parameters
+        ----------
+        data : DataLoader, Dataset or (X, y)
+
+        Returns
+        -------
+        Tensor, shape [N], bool
+
+        Raises
+        ------
+        DataError
+            If `data` is a loader that draws its samples at random, or samples differ from walk to walk.
+        """
+        forgotten = self._session.forgotten
+        return forgotten.among(sample_digests(forgotten.recognisable(data), forgotten.salt))
 
     def apply(
         self,
@@ -236,11 +269,8 @@ class ForgetLog:
         """
         if not isinstance(request_id, str) or not request_id:
             raise DataError(f"request_id must be a name such as 'ticket 17', got {request_id!r}.")
-        session, samples = self._session, samples_of(forget)
-        warn_if_random(samples, "forget")
-        digests = sample_digests(samples, session.forgotten.salt)
-        if not digests:
-            raise DataError("the forget set is empty: there is nothing to forget.")
+        session = self._session
+        samples, digests = samples_of(forget, session.forgotten.salt)
         fitted = prepared(estimator, session.state.random_state, request_id)
         held_out = self.validation if validation is None else as_loader(validation, name="validation")
         request = Request(request_id, fitted, samples, digests, retain, held_out, note)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from unlearnkit.data import Batch, Measured, Partition, as_loader, complement
+from unlearnkit.data import Batch, Measured, Partition, as_loader, complement, warn_if_random
 from unlearnkit.data.loaders import part_of
-from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
+from unlearnkit.exceptions import DataError, IneffectiveWarning, NondeterminismWarning, warn
 from unlearnkit.log.attempt import attempt, described, seed_of
 from unlearnkit.log.entries import Entry
 from unlearnkit.log.evidence import distance, look, pair
 from unlearnkit.log.reference import Updated, updated
+from unlearnkit.log.samples import AUGMENTED, reads_alike, sample_digests
 from unlearnkit.log.session import Session
 from unlearnkit.log.store import State, edit_file
 from unlearnkit.parameters import named_parameters
@@ -51,13 +52,13 @@ class Request:
     note: str
 
 
-def samples_of(data: Any) -> Iterable[Batch]:
-    """Return the forget set as a loader.
+def samples_of(data: Any, salt: bytes) -> tuple[Iterable[Batch], list[bytes]]:
+    """Return the forget set as a loader, and the digests of its samples.
 
     Raises
     ------
     DataError
-        If its samples are not at hand.
+        If its samples are not at hand, there are none, or they could not be recognised later.
     """
     if isinstance(data, Partition):
         raise DataError(
@@ -67,7 +68,13 @@ def samples_of(data: Any) -> Iterable[Batch]:
         raise DataError(
             f"forget must be samples, which the log is to recognise later, got an {type(data).__name__}."
         )
-    return as_loader(data, name="forget")
+    loader = as_loader(data, name="forget")
+    if not reads_alike(loader, salt):
+        raise DataError(f"forget: {AUGMENTED} later: pass them without random transforms.")
+    warn_if_random(loader, "forget")
+    if digests := sample_digests(loader, salt):
+        return loader, digests
+    raise DataError("the forget set is empty: there is nothing to forget.")
 
 
 def check_same(entry: Entry, request: Request, recorded: set[bytes]) -> None:
@@ -194,6 +201,12 @@ def _retain(session: Session, request: Request, update: Updated | None) -> tuple
     found = complement(request.forget) if retain is None else as_loader(retain, name="retain")
     if found is None:
         return None, "none", 0
+    if not reads_alike(found, session.forgotten.salt):
+        warn(
+            f"retain: {AUGMENTED}: leave them out yourself, by their indices; log.is_forgotten(data) says which of "
+            "the data without its random transforms.",
+            NondeterminismWarning,
+        )
     kept, left_out = session.forgotten.without(found, request.digests)
     if left_out and retain is not None:
         warn(

@@ -14,13 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearnkit.data import Batch, aside, batch_size, in_order, refuse_random
+from unlearnkit.data import (
+    Batch,
+    as_loader,
+    aside,
+    batch_size,
+    in_order,
+    preserved_rng,
+    refuse_random,
+    sample_of,
+    seed_rng,
+)
 from unlearnkit.data.loaders import part_of
 from unlearnkit.exceptions import DataError
 from unlearnkit.parameters import bits
 
 SIZE = 16
 """Bytes of a digest."""
+
+LOOKED_AT = 16
+"""Samples that tell whether others are read alike."""
+
+AUGMENTED = (
+    "its samples are not the same at every walk (augmentation?), so the log cannot tell which of them are "
+    "forgotten"
+)
 
 
 def check_salt(salt: Any) -> bytes:
@@ -57,6 +75,20 @@ class Forgotten:
     def among(self, digests: Iterable[bytes]) -> Tensor:
         """Return which of some samples are forgotten: a mask [N]."""
         return torch.tensor([digest in self.known for digest in digests], dtype=torch.bool)
+
+    def recognisable(self, data: Any) -> Iterable[Batch]:
+        """Return data as a loader, once its samples can be told from each other by their digests.
+
+        Raises
+        ------
+        DataError
+            If it draws its samples at random, or they differ from walk to walk.
+        """
+        loader = as_loader(data)
+        refuse_random(loader)
+        if not reads_alike(loader, self.salt):
+            raise DataError(f"data: {AUGMENTED}: pass it without random transforms.")
+        return loader
 
     def without(self, data: Iterable[Batch], more: Iterable[bytes] = ()) -> tuple[Iterable[Batch], int]:
         """Return the samples of `data` that are not forgotten, and how many are left out.
@@ -112,6 +144,19 @@ def sample_digests(data: Any, salt: bytes) -> list[bytes]:
                 state.update(part)
         found += [state.digest() for state in states]
     return found
+
+
+def reads_alike(data: Iterable[Batch], salt: bytes) -> bool:
+    """Tell whether samples are the same at every walk, as those of an augmenting data set are not.
+
+    A few are looked at, twice, with the random states set differently.
+    """
+    found = []
+    with preserved_rng(data):
+        for seed in range(2):
+            seed_rng(seed, data)
+            found.append(sample_digests(sample_of(data, LOOKED_AT), salt))
+    return found[0] == found[1]
 
 
 def _columns(batch: Batch, count: int) -> Iterator[list[bytes]]:
