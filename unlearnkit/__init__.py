@@ -13,6 +13,8 @@ from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import (
     CollapseWarning,
     DataError,
+    DriftError,
+    DriftWarning,
     EditMismatchError,
     FallbackWarning,
     IneffectiveWarning,
@@ -37,6 +39,7 @@ from unlearnkit.importance import (
     Sensitivity,
     WeightedSaliency,
 )
+from unlearnkit.log import ForgetLog
 from unlearnkit.methods import (
     ASSD,
     DEL,
@@ -84,12 +87,15 @@ __all__ = [
     "CollapseWarning",
     "CritMem",
     "DataError",
+    "DriftError",
+    "DriftWarning",
     "EditMismatchError",
     "FallbackWarning",
     "FineTune",
     "FisherDiagonal",
     "FisherRatio",
     "FisherReset",
+    "ForgetLog",
     "GradCAM",
     "GradientActivation",
     "GradientAscent",
