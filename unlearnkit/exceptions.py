@@ -60,6 +60,10 @@ class IneffectiveWarning(UnlearnWarning):
     """The edit changed nothing, or too little for the forget set to have been forgotten."""
 
 
+class SmallSampleWarning(UnlearnWarning):
+    """A metric rests on so few samples or models that its value is mostly chance."""
+
+
 class SeparationWarning(UnlearnWarning):
     """The noisy part that was found in a data set is hardly to be told from the rest."""
 
