@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +25,16 @@ TITLES = {
     "avg_gap": "Average gap to retraining",
 }
 OPENING = (
-    "What was asked, what was done, and what was measured and what was not. Made {} by unlearnkit {}; "
-    "this page holds no sample of the data."
+    "What was asked, what was done, what was measured, and what was not. Made on {} by {}. "
+    "This page holds no sample of the data."
 )
 DIGEST = (
     "The digest below is that of all data on this page, which the JSON file beside it holds. A ticket that names it "
     "names this very audit."
+)
+MEASURES = (
+    "Under a value stands its interval: how far it would move with other samples. The retrained model's value is the "
+    "target where there is one; higher or lower is not better."
 )
 VERIFY = """\
 from unlearnkit.report import Audit
@@ -42,22 +47,20 @@ page.save("audit.html")                          # this page again"""
 
 def page(data: Data) -> Report:
     """Put the page together."""
-    versions = data["environment"]["versions"]
     made = data["created"].replace("T", " ").replace("Z", " UTC")
     name = data["request"].get("id", "")
     report = Report(
         f"Unlearning audit: {name}" if name else "Unlearning audit",
-        OPENING.format(made, versions["unlearnkit"]),
+        OPENING.format(made, _maker(data)),
     )
     found = data["verdict"]
     open_points = f"{len(data['not_verified'])} points were not verified; they are listed further down."
-    report.notice(
-        found["headline"], [*found["sentences"], open_points], TONES.get(found["level"], "original")
-    )
+    lines = [tight(line) for line in (*found["sentences"], open_points)]
+    report.notice(found["headline"], lines, TONES.get(found["level"], "original"))
     report.facts(_facts(data))
-    report.section("What was asked").properties(_asked(data))
+    _asked(report, data)
     _done(report, data)
-    report.section("Which model").properties(_model(data))
+    _model(report, data)
     _edit(report, data)
     losses_section(report, data["losses"])
     _scores(report, data)
@@ -66,7 +69,7 @@ def page(data: Data) -> Report:
         report.items((check["what"], "Yes." if check["passed"] else "No!") for check in data["checks"])
     report.section("What was not verified").items((one["title"], one["text"]) for one in data["not_verified"])
     _reproduction(report, data)
-    report.section("This document", DIGEST).properties({"SHA-256": data["digest"], "Made": made})
+    report.section("This document", DIGEST).properties({"SHA-256": data["digest"]}, code=True)
     return report.blanks(["Read by", "Date", "Signature"])
 
 
@@ -77,24 +80,26 @@ def _facts(data: Data) -> dict[str, str]:
     for row in data["scores"]:
         if row["name"] == "forget" and row["before"] and row["after"]:
             old, new = (_figure(row, row[end]["value"]) for end in ("before", "after"))
-            facts["right on forgotten samples, before and after"] = f"{old} → {new}"
+            facts["right on forgotten samples, before and after"] = f"{old} →\N{NO-BREAK SPACE}{new}"
     if seconds is not None:
         facts["to unlearn"] = _seconds(seconds)
-    return facts
+    return {name: tight(value) for name, value in facts.items()}
 
 
-def _asked(data: Data) -> dict[str, str]:
+def _asked(report: Report, data: Data) -> None:
     rows = {FIELDS.get(key.lower(), key): value for key, value in data["request"].items()}
     if not rows:
         rows["Request"] = "No particulars were given."
     forget = data["forget"]
     salt = (
-        "Salted: only who has the samples and the salt can check it. The salt is not in this report."
+        "The salt is not in this report: only those who have it and the samples can check the digest."
         if forget["salted"]
-        else "Not salted: whoever guesses all samples exactly can confirm the guess."
+        else "It is not salted: whoever guesses all samples exactly can confirm the guess."
     )
     rows["Samples to be forgotten"] = f"{forget['n']:,}"
-    return rows | {"Their digest": f"{forget['digest']}\n{forget['algorithm']}. {salt}"}
+    report.section("What was asked").properties(rows)
+    report.properties({"Their digest": forget["digest"]}, code=True)
+    report.paragraph(f"The digest is {forget['algorithm']}. {salt}")
 
 
 def _done(report: Report, data: Data) -> None:
@@ -107,19 +112,19 @@ def _done(report: Report, data: Data) -> None:
     rows |= {f"Note: {key}": value for key, value in data["edit"]["notes"].items()}
     report.section("What was done").properties(rows)
     parameters = method["parameters"]
-    chosen = [_parameter(one) for one in parameters if not one["is_default"]]
-    left = [_parameter(one) for one in parameters if one["is_default"]]
-    if chosen:
-        report.table(chosen, "Parameters that were chosen.")
-    if left:
-        report.table(left, f"{len(left)} parameters at their defaults", folded=True)
+    if parameters:
+        table = [
+            {
+                "parameter": one["name"],
+                "value": str(one["value"]),
+                "": "default" if one["is_default"] else "chosen",
+            }
+            for one in parameters
+        ]
+        report.table(table, f"All {_counted(len(table), 'parameter')}", folded=True)
 
 
-def _parameter(one: Data) -> dict[str, str]:
-    return {"parameter": one["name"], "value": "None" if one["value"] is None else str(one["value"])}
-
-
-def _model(data: Data) -> dict[str, str]:
+def _model(report: Report, data: Data) -> None:
     model, oracle = data["model"], data["oracle"]
     compared = {
         "none": "None was given.",
@@ -131,10 +136,13 @@ def _model(data: Data) -> dict[str, str]:
         "Size": f"{model['n_weights']:,} weights and {model['n_buffer_values']:,} buffer values in "
         f"{_counted(model['n_tensors'], 'tensor')}",
     }
-    for name, title in (("base", "Base, before"), ("result", "Result, after")):
-        first = (f"{tensor['digest']}  {tensor['name']}" for tensor in model[name]["tensors"])
-        rows[f"{title}: digest"] = "\n".join([f"{model[name]['digest']}  the whole model", *first])
-    return rows | {"Digests": model["digests"], "Retrained for comparison": compared[oracle["kind"]]}
+    rows["Retrained for comparison"] = compared[oracle["kind"]]
+    report.section("Which model").properties(rows)
+    digests = {}
+    for name, title in (("base", "Base"), ("result", "Result")):
+        digests[f"{title}: digest of the whole model"] = model[name]["digest"]
+        digests |= {f"{title}: {tensor['name']}": tensor["digest"] for tensor in model[name]["tensors"]}
+    report.properties(digests, code=True).paragraph(f"Digests are {model['digests']}.")
 
 
 def _edit(report: Report, data: Data) -> None:
@@ -149,14 +157,14 @@ def _edit(report: Report, data: Data) -> None:
     if edit["n_changed"]:
         caption = "Share of each layer's weights that changed, in the model's order"
         caption += "; neighbours are put together" * any(layer.is_group for layer in layers)
-        rows = ((one.name, one.share, f"{percent(one.share)} of {one.total:,}") for one in layers)
+        rows = ((one.name, one.share, tight(f"{percent(one.share)} of {one.total:,}")) for one in layers)
         report.meters(rows, f"{caption}. The longest bar is {percent(max(one.share for one in layers))}.")
     table = [
         {
             "tensor": f"{row['name']}\nbuffer" if row["is_buffer"] else row["name"],
             "changed": f"{row['changed']:,}",
             "of": f"{row['total']:,}",
-            "share": percent(row["share"]),
+            "share": tight(percent(row["share"])),
         }
         for row in edit["tensors"]
     ]
@@ -166,7 +174,7 @@ def _edit(report: Report, data: Data) -> None:
 
 def _scores(report: Report, data: Data) -> None:
     scores = data["scores"]
-    report.section("Measures", "" if scores else "None: the audit was made with a loss alone.")
+    report.section("Measures", MEASURES if scores else "None: the audit was made with a loss alone.")
     groups = dict.fromkeys(row["group"] for row in scores)
     has_target = any(row["target"] is not None for row in scores)
     for group in groups:
@@ -179,7 +187,7 @@ def _scores(report: Report, data: Data) -> None:
             rows.append(cells)
             counted = "" if row["n"] is None else f"n = {row['n']:,}. "
             remarks.append(f"{row['name']}: {counted}{row['meaning']}")
-        report.table(rows, f"{group[:1].upper()}{group[1:]}. Under a value its interval.", remarks=remarks)
+        report.table(rows, f"{group[:1].upper()}{group[1:]}", remarks=remarks)
 
 
 def _ends(row: Data, ends: Data | None) -> str:
@@ -195,8 +203,8 @@ def _figure(row: Data, value: float | None) -> str:
     """Return a value as text: accuracies in percent, others with three digits."""
     if value is None:
         return "–"
-    if row["name"] in ("test", "retain", "forget", "mia"):
-        return percent(value)
+    if row["group"] == "accuracy" or row["name"] in ("test", "retain", "forget") or "mia" in row["name"]:
+        return tight(percent(value))
     if value and not 1e-3 <= abs(value) < 1e4:
         return f"{value:.2e}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
@@ -207,12 +215,21 @@ def _reproduction(report: Report, data: Data) -> None:
     report.section("How to reproduce it")
     if method["command"]:
         report.code(method["command"])
-    report.properties(found["versions"] | found["devices"] | {"kernels": found["kernels"]["backend"]})
-    report.table(
-        [{"kernel": name, "state": state} for name, state in found["kernels"].items()], "Kernels", folded=True
-    )
-    text = f"Metrics were computed with random_state={method['audit_random_state']}. To hold the audit against models:"
-    report.paragraph(text, "To check this audit").code(VERIFY)
+    report.properties(found["versions"] | found["devices"])
+    kernels = [{"kernel": name, "state": state} for name, state in found["kernels"].items()]
+    report.table(kernels, "Kernels in use", folded=True)
+    text = "With the JSON file, and what was audited. The metrics drew with random_state="
+    report.paragraph(f"{text}{method['audit_random_state']}.", "To check this audit").code(VERIFY)
+
+
+def _maker(data: Data) -> str:
+    version = data["environment"]["versions"]["unlearnkit"]
+    return f"unlearnkit {version}" if version[:1].isdigit() else f"unlearnkit ({version})"
+
+
+def tight(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=(%|s)(\W|$))", "\N{NO-BREAK SPACE}", text)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -11,8 +11,11 @@ from torch import nn
 from unlearnkit.data import Loss, as_loader, cross_entropy, preserved_rng, shared
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError
+from unlearnkit.metrics import evaluate
 from unlearnkit.report._losses import sample_losses, spread
 from unlearnkit.report._record import clean
+
+Results = Mapping[str, float]
 
 
 def oracles_of(oracle: Any) -> tuple[str, list[nn.Module]]:
@@ -59,6 +62,16 @@ def losses_of(
         for which, one in looked.items()
     }
     return spread(measured, clean(name)) | {"max_samples": max_samples}
+
+
+def evaluated(model: nn.Module, settings: Mapping[str, Any]) -> Results:
+    """Return what `evaluate` finds; its errors name the way out for other tasks too."""
+    try:
+        return evaluate(model, **settings)
+    except DataError as error:
+        raise DataError(
+            f"{error} (audit: for another task than classification pass loss=, which leaves these metrics out)"
+        ) from error
 
 
 def checks_of(

@@ -16,6 +16,11 @@ from unlearnkit.report.plots import LIGHT, draw
 Data = Mapping[str, Any]
 
 MODELS = {"before": "original", "after": "unlearned", "retrained": "retrained"}  # colours
+ALIKE = " Where forgetting worked, the result's losses (blue) resemble the retrained model's (grey)."
+ALONE = (
+    " No retrained model was there to compare with; the nearest thing to look at is how the forgotten samples differ "
+    "from the unseen ones."
+)
 SETS = {"forget": "Forgotten samples", "retain": "Samples to be kept", "unseen": "Unseen samples"}
 
 
@@ -27,8 +32,7 @@ def losses_section(report: Report, losses: Data) -> None:
         f"How the loss ({losses['name']}) of single samples is spread: further to the {where}, the model does worse. "
         "The axes are the same; the end bars hold what lies beyond them."
     )
-    retrained = " the retrained model's (grey)." if "retrained" in models else " what it is on unseen ones."
-    text += f" Where forgetting worked, the forgotten samples' losses after it resemble{retrained}"
+    text += ALIKE if "retrained" in models else ALONE
     report.section("Losses before and after", text)
     edges = np.array(losses["edges"])
     top = max(max(_shares(losses["sets"][model][data])) for model in models for data in SETS)

@@ -52,16 +52,23 @@ TEXTS = {
     "seconds": ("Time", "How long it took was not given."),
 }
 NAMES_OF_STRONG = {"ulira", "u_lira", "klom", "ruli"}
+# What the notes of `evaluate` begin with where TEXTS has said it.
+SAID = (
+    "No oracle",
+    "One oracle",
+    "The oracle's values were declared",
+    "Not verified: whether single samples",
+)
 
 
 def open_points(data: Mapping[str, Any], notes: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Return a title and a sentence for each; `notes` are what the evaluation says of itself."""
+    """Return a title and a text for each; `notes`, the evaluation's own, follow without a title."""
     found = [TEXTS[key] for key in _keys(data)]
     losses = data["losses"]
     most, counted = losses["max_samples"], losses["sets"]["after"].values()
     if most is not None and any(one["n"] >= most for one in counted):
         found.append(("All samples", f"The losses are those of at most {most:,} samples of a set."))
-    found += [("Noted by the evaluation", note) for note in notes]
+    found += [("", note) for note in notes if not note.startswith(SAID)]
     return [{"title": title, "text": text} for title, text in found]
 
 

@@ -82,7 +82,8 @@ def _apart(data: Data) -> Iterator[str]:
         row["after"]["low"] <= row["target"] <= row["after"]["high"]
         for row in data["scores"]
         if row["target"] is not None
-        and row["group"] not in ("closeness", "cost")
+        and row["group"] in ("accuracy", "membership")
+        and row["name"] != "ua"  # the other side of "forget"
         and row["after"] is not None
         and None not in (row["after"]["low"], row["after"]["high"])
     ]

@@ -18,10 +18,9 @@ from unlearnkit.config import configuration
 from unlearnkit.data import Loss
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, EditMismatchError
-from unlearnkit.metrics import evaluate
 from unlearnkit.report._audit_page import page
 from unlearnkit.report._digests import content_digest, model_digest, samples_digest
-from unlearnkit.report._examine import checks_of, losses_of, oracles_of
+from unlearnkit.report._examine import checks_of, evaluated, losses_of, oracles_of
 from unlearnkit.report._open_points import open_points
 from unlearnkit.report._record import clean, edit_facts, method_facts, model_facts, request_facts, score_facts
 from unlearnkit.report._verdict import verdict
@@ -176,6 +175,8 @@ def audit(
     method: Any = "",
     request: Mapping[str, Any] | None = None,
     seconds: float | None = None,
+    retrain_seconds: float | None = None,
+    shadows: Sequence[nn.Module] | None = None,
     evaluation: Results | None = None,
     before: Results | None = None,
     loss: Loss | None = None,
@@ -206,6 +207,10 @@ def audit(
         Fields of the request, such as "id", "asked by", "date", "reason". They are shown as given.
     seconds : float, optional
         What the unlearning took; by default what a fitted estimator has measured.
+    retrain_seconds : float, optional
+        What retraining takes.
+    shadows : sequence of nn.Module, optional
+        Models that were not trained on the forget set, for the metrics that use them.
     evaluation, before : Evaluation or mapping of str to float, optional
         `unlearnkit.metrics.evaluate` of result and base; by default called here.
     loss : callable, optional
@@ -257,9 +262,15 @@ def audit(
     losses = losses_of(model, unlearned, models, sets, loss, max_samples)
     if loss is None:
         keep = {"retain": retain, "forget": forget, "test": test, "oracle": oracle}
-        keep |= {"max_samples": max_samples, "random_state": random_state}
-        before = evaluate(model, **keep) if before is None else before
-        evaluation = evaluate(unlearned, **keep) if evaluation is None else evaluation
+        keep |= {
+            "original": model,
+            "shadows": shadows,
+            "max_samples": max_samples,
+            "random_state": random_state,
+        }
+        times = {"seconds": said["seconds"], "retrain_seconds": retrain_seconds}
+        before = evaluated(model, keep) if before is None else before
+        evaluation = evaluated(unlearned, keep | times) if evaluation is None else evaluation
     scores = score_facts(before, evaluation)
     if kind == "none" and any(row["target"] is not None for row in scores):
         kind = "values"

@@ -84,12 +84,12 @@ class Report:
         """
         return self._add("notice", title=title, lines=list(lines), tone=tone)
 
-    def properties(self, properties: Mapping[str, str]) -> Report:
-        """Add names with their values as text, a line each."""
-        return self._add("properties", properties=dict(properties))
+    def properties(self, properties: Mapping[str, str], code: bool = False) -> Report:
+        """Add names with their values as text, each below the other; with `code` in a monospaced type."""
+        return self._add("properties", properties=dict(properties), code=code)
 
     def items(self, items: Iterable[tuple[str, str]]) -> Report:
-        """Add a list of ``(title, text)``."""
+        """Add a list of ``(title, text)``; a title may be empty."""
         return self._add("items", items=list(items))
 
     def meters(self, rows: Iterable[tuple[str, float, str]], caption: str = "") -> Report:
