@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from unlearnkit.cli import main
@@ -102,7 +101,10 @@ def template(tmp_path_factory) -> Path:
     save_file(names["trained"]((X[kept], y[kept]), seed=1).state_dict(), folder / "oracle.safetensors")
     np.savez(folder / "train.npz", X=X.numpy(), y=y.numpy())
     save_file({"X": X, "y": y}, folder / "data.safetensors")
-    rows = [[f"user-{at // 2}", *map(str, x.tolist()), str(int(k))] for at, (x, k) in enumerate(zip(X, y, strict=True))]
+    rows = [
+        [f"user-{at // 2}", *map(str, x.tolist()), str(int(k))]
+        for at, (x, k) in enumerate(zip(X, y, strict=True))
+    ]
     text = [["id", *(f"x{at}" for at in range(6)), "target"], *rows]
     (folder / "train.csv").write_text("\n".join(",".join(row) for row in text) + "\n")
     return folder
@@ -141,9 +143,3 @@ def forget(folder, run):
         return run("forget", "--model", "train.py:build", "--weights", weights, "--data", data, *arguments)
 
     return forget
-
-
-def tensors(path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)

@@ -18,7 +18,15 @@ import torch
 import unlearnkit
 from unlearnkit.cli import _main, main
 
-FORGET = ["forget", "--model", "train.py:build", "--weights", "model.safetensors", "--data", "train.py:train_set"]
+FORGET = [
+    "forget",
+    "--model",
+    "train.py:build",
+    "--weights",
+    "model.safetensors",
+    "--data",
+    "train.py:train_set",
+]
 
 
 COMMAND = [sys.executable, "-m", "unlearnkit"]
@@ -38,7 +46,9 @@ def test_version(run):
     assert (ran.code, ran.out) == (0, f"unlearnkit {unlearnkit.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["forget", "measure", "apply", "revert", "audit", "search", "info", "demo"])
+@pytest.mark.parametrize(
+    "command", ["forget", "measure", "apply", "revert", "audit", "search", "info", "demo"]
+)
 def test_help_has_examples_and_exit_codes(run, command):
     ran = run(command, "--help")
     assert ran.code == 0
@@ -68,9 +78,10 @@ def test_misuse_is_explained(run, folder, arguments, message):
 def test_wrong_use_is_one_line_and_where_to_read_on(forget):
     ran = forget("--forget", "3")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "unlearnkit forget: error: nothing would be written: name --out, --edit or --report.\n(see unlearnkit forget --help)\n"
-    )
+    assert ran.err.splitlines() == [
+        "unlearnkit forget: error: nothing would be written: name --out, --edit or --report.",
+        "(see unlearnkit forget --help)",
+    ]
 
 
 def test_an_error_is_one_line_on_stderr_and_json_on_stdout(forget):
@@ -85,7 +96,17 @@ def test_an_error_is_one_line_on_stderr_and_json_on_stdout(forget):
 
 
 def test_an_error_of_the_users_code_is_one_line_that_names_it(run, folder):
-    arguments = ["forget", "--model", "train.py:broken", "--data", "train.py:train_set", "--forget", "1", "--out", "a.safetensors"]
+    arguments = [
+        "forget",
+        "--model",
+        "train.py:broken",
+        "--data",
+        "train.py:train_set",
+        "--forget",
+        "1",
+        "--out",
+        "a.safetensors",
+    ]
     ran = run(*arguments)
     assert ran.code == 1
     last = ran.err.splitlines()[-1]
@@ -95,7 +116,16 @@ def test_an_error_of_the_users_code_is_one_line_that_names_it(run, folder):
 
 
 def test_an_error_deep_in_the_computation_is_one_line_too(run, folder):
-    arguments = ["--weights", "model.safetensors", "--data", "shapes.npz", "--forget", "1", "--out", "a.safetensors"]
+    arguments = [
+        "--weights",
+        "model.safetensors",
+        "--data",
+        "shapes.npz",
+        "--forget",
+        "1",
+        "--out",
+        "a.safetensors",
+    ]
     np.savez("shapes.npz", X=np.zeros((4, 5), "float32"), y=np.zeros(4, int))
     ran = run("forget", "--model", "train.py:build", *arguments, "--method", "GradientAscent")
     assert ran.code == 1
@@ -133,9 +163,23 @@ def test_quiet_says_nothing(forget):
 
 def test_the_process_is_left_as_it_was(forget, monkeypatch):
     torch.manual_seed(3), random.seed(3), np.random.seed(3)
-    before = torch.get_rng_state(), random.getstate(), sys.path[:], torch.get_num_threads(), warnings.showwarning
-    assert forget("--forget-class", "2", "--out", "new.safetensors", "--seed", "8", "--threads", "2").code == 0
-    after = torch.get_rng_state(), random.getstate(), sys.path[:], torch.get_num_threads(), warnings.showwarning
+    before = (
+        torch.get_rng_state(),
+        random.getstate(),
+        sys.path[:],
+        torch.get_num_threads(),
+        warnings.showwarning,
+    )
+    assert (
+        forget("--forget-class", "2", "--out", "new.safetensors", "--seed", "8", "--threads", "2").code == 0
+    )
+    after = (
+        torch.get_rng_state(),
+        random.getstate(),
+        sys.path[:],
+        torch.get_num_threads(),
+        warnings.showwarning,
+    )
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
 
@@ -164,8 +208,19 @@ def test_ctrl_c_ends_a_process_with_one_line_and_no_file(folder):
         "import time\nfrom train import build\n\n\ndef data():\n    open('started', 'w').close()\n    time.sleep(60)\n"
     )
     before = sorted(os.listdir())
-    arguments = ["--model", "slow.py:build", "--data", "slow.py:data", "--forget", "1", "--out", "new.safetensors"]
-    process = subprocess.Popen([*COMMAND, "forget", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = [
+        "--model",
+        "slow.py:build",
+        "--data",
+        "slow.py:data",
+        "--forget",
+        "1",
+        "--out",
+        "new.safetensors",
+    ]
+    process = subprocess.Popen(
+        [*COMMAND, "forget", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         while not os.path.exists("started") and process.poll() is None:
             time.sleep(0.02)

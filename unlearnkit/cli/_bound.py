@@ -11,7 +11,7 @@ from unlearnkit.cli._checkpoint import Checkpoint, plain, stand_in
 from unlearnkit.cli._models import Subject
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, EditMismatchError
-from unlearnkit.parameters import digest
+from unlearnkit.parameters import digest, named_tensors
 
 ASK = "pass --model, which knows"
 
@@ -53,14 +53,19 @@ def check_ties(checkpoint: Checkpoint, names: dict[str, str], edit: WeightEdit) 
             )
 
 
-def applied(edit: WeightEdit, model: nn.Module, path: str) -> WeightEdit:
+def applied(edit: WeightEdit, model: nn.Module, path: str, done: str) -> WeightEdit:
     """Apply an edit in place, and return its undo; an error says of which file it is.
 
     Raises
     ------
     EditMismatchError
-        If it was not made for this model.
+        If it was not made for this model; `done` says what it means if the model has its values already.
     """
+    tensors = named_tensors(model)
+    if edit and all(
+        name in tensors and digest(tensors[name]) == change.after for name, change in edit.items()
+    ):
+        raise EditMismatchError(f"{path}: {done}")
     try:
         return edit.apply_(model)
     except EditMismatchError as error:

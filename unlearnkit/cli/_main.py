@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from unlearnkit.cli import apply, audit, demo, forget, info, measure, revert
+from unlearnkit.cli import apply, audit, demo, forget, info, measure, revert, search
 from unlearnkit.cli._errors import FAILED, INTERRUPTED, WRONG_USE, WrongUse, described
 from unlearnkit.cli._names import importable
 from unlearnkit.cli._output import Console
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     version = sys.modules["unlearnkit"].__version__  # loaded, since this is a part of it
     found.add_argument("--version", action="version", version=f"unlearnkit {version}")
     commands = found.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (forget, measure, apply, revert, audit, demo, info):
+    for module in (forget, measure, apply, revert, audit, search, demo, info):
         module.add(commands)
     return found
 

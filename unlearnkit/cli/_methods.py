@@ -39,7 +39,7 @@ MAKERS: Makers = {
     **_classes(methods, Finder),
     "Trainer": Trainer,
 }
-"""What may stand in a value, as in ``--set "importance=FisherRatio(on='all')"``."""
+"""What may stand in a value, as in ``--set "importance=WeightedSaliency(on='all')"``."""
 
 
 def method(name: str, settings: Sequence[str] = ()) -> Unlearner:

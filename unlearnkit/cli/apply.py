@@ -23,6 +23,8 @@ tensor that differs named. The code of the model is not needed, unless weights a
 EXAMPLES = """\
   unlearnkit apply --weights model.safetensors --edit edit.safetensors --out clean.safetensors"""
 
+DONE_ALREADY = "the edit is applied to it already; `unlearnkit revert` takes it back."
+
 
 def add(commands: shared.Commands) -> None:
     """Add the command."""
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 checkpoint = read(options.weights, "--weights", options.allow_pickle)
                 base = bare(checkpoint, edit)
                 check_ties(checkpoint, base.names or {}, edit)
-            applied(edit, base.model, options.weights)
+            applied(edit, base.model, options.weights, DONE_ALREADY)
             base.save(outputs.at(options.out))
             outputs.commit()
     rows = {"weights": options.weights, "edit": f"{options.edit}, {edit_line(edit)}", "out": options.out}

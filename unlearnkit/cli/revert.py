@@ -25,6 +25,9 @@ EXAMPLES = """\
   unlearnkit revert --result clean.safetensors --edit edit.safetensors \\
       --base model.safetensors --out restored.safetensors"""
 
+NOT_BEFORE = "it holds the edit already; --base is the checkpoint from before it."
+NOT_AFTER = "it holds the values from before the edit, so there is nothing to take back."
+
 
 def add(commands: shared.Commands) -> None:
     """Add the command."""
@@ -51,10 +54,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
             original = {name: digest(tensor) for name, tensor in before.tensors.items()}
             base = bare(before, edit)
             check_ties(before, base.names or {}, edit)
-            undo = applied(edit, base.model, options.base)
+            undo = applied(edit, base.model, options.base, NOT_BEFORE)
             after = read(options.result, "--result", options.allow_pickle)
             result = bare(after, edit)
-            applied(undo, result.model, options.result)
+            applied(undo, result.model, options.result, NOT_AFTER)
             same = original == {name: digest(tensor) for name, tensor in after.tensors.items()}
             result.save(outputs.at(options.out))
             outputs.commit()
