@@ -70,22 +70,72 @@ class Report:
         """Add numbers that matter, large: what each is, by its value as text."""
         return self._add("facts", facts=dict(facts))
 
-    def table(self, rows: Iterable[Mapping[str, str]], caption: str = "") -> Report:
+    def notice(self, title: str, lines: Sequence[str] = (), tone: str = "ink") -> Report:
+        """Add a box with what matters most: a sentence in large type, and lines under it.
+
+        Parameters
+        ----------
+        title : str
+            The sentence.
+        lines : sequence of str
+            A paragraph each.
+        tone : str
+            A name of `COLOURS` for the box's edge.
+        """
+        return self._add("notice", title=title, lines=list(lines), tone=tone)
+
+    def properties(self, properties: Mapping[str, str], code: bool = False) -> Report:
+        """Add names with their values as text, each below the other; with `code` in a monospaced type."""
+        return self._add("properties", properties=dict(properties), code=code)
+
+    def items(self, items: Iterable[tuple[str, str]]) -> Report:
+        """Add a list of ``(title, text)``; a title may be empty."""
+        return self._add("items", items=list(items))
+
+    def meters(self, rows: Iterable[tuple[str, float, str]], caption: str = "") -> Report:
+        """Add horizontal bars: a name, a number not below 0, and the number as text.
+
+        The longest bar is that of the largest number. Long names wrap.
+        """
+        rows = list(rows)
+        most = max((value for _, value, _ in rows), default=0) or 1
+        shown = [(name, f"{100 * value / most:.2f}", text) for name, value, text in rows]
+        return self._add("meters", rows=shown, caption=caption)
+
+    def blanks(self, names: Sequence[str]) -> Report:
+        """Add lines to be filled in by hand, on paper."""
+        return self._add("blanks", names=list(names))
+
+    def table(
+        self,
+        rows: Iterable[Mapping[str, str]],
+        caption: str = "",
+        *,
+        remarks: Sequence[str] = (),
+        folded: bool = False,
+    ) -> Report:
         """Add a table.
 
         Parameters
         ----------
         rows : iterable of mappings
-            Texts by column. The first column heads its row; a line break in it starts a remark.
+            Texts by column. The first column heads its row; a line break in a text starts a remark.
         caption : str
             What the table says.
+        remarks : sequence of str
+            A text under each row, as wide as the table.
+        folded : bool
+            Whether only the caption is seen until the reader opens it; on paper it is open.
         """
         rows = [dict(row) for row in rows]
-        return self._add("table", rows=rows, columns=list(rows[0]) if rows else [], caption=caption)
+        columns = list(rows[0]) if rows else []
+        return self._add(
+            "table", rows=rows, columns=columns, caption=caption, remarks=list(remarks), folded=folded
+        )
 
-    def plots(self, plots: Mapping[str, Drawing]) -> Report:
-        """Add plots, by their titles; they stand side by side where there is room."""
-        return self._add("plots", plots=dict(plots))
+    def plots(self, plots: Mapping[str, Drawing], small: bool = False) -> Report:
+        """Add plots, by their titles; they stand side by side where there is room, three if `small`."""
+        return self._add("plots", plots=dict(plots), small=small)
 
     def gallery(self, cards: Iterable[Card], caption: str = "") -> Report:
         """Add small pictures in rows.
