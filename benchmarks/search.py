@@ -211,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which add up in another order on more
     grid = {
-        "alpha": [round(float(alpha), 3) for alpha in np.geomspace(0.5, 9, options.alphas)],
+        "alpha": [round(float(alpha), 3) for alpha in np.geomspace(2, 9, options.alphas)],
         "lambda_": [round(float(strength), 3) for strength in np.geomspace(0.1, 1, options.lambdas)],
     }
     warnings.simplefilter("ignore", UnlearnWarning)  # many settings of a grid collapse
