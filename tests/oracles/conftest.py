@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A training that counts itself in a file, and programs that run in processes of their own."""
+"""A training that counts itself in a file, and processes that share a folder with the tests."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -69,31 +72,81 @@ def bank(tmp_path, train):
     return OracleBank(tmp_path / "bank", train, "three steps", factory=network)
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Start a program with what stands here at hand; whatever still runs at the end is ended."""
-    running = []
-    head = """
-        import os, signal, sys, time
-        sys.path[:0] = [{root!r}, {here!r}]
-        from pathlib import Path
-        import torch
-        torch.set_num_threads(1)
-        from conftest import Counting, network, samples
-        from unlearnkit import OracleBank, Retrain, Trainer
-        folder = Path({folder!r})
+NURSERY = """
+import json, os, signal, sys, time, traceback
+from pathlib import Path
+import torch
+from conftest import Counting, network, samples
+from unlearnkit import OracleBank, Retrain, Trainer
+torch.set_num_threads(1)
+torch.optim.SGD(network().parameters(), lr=0.1)  # the first one imports more than all else
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
+        continue
+    pid = os.fork()
+    if pid:
+        print(pid, flush=True)
+        continue
+    try:
+        folder = Path(order["folder"])
         train = Counting(folder / "trainings.txt")
         bank = OracleBank(folder / "bank", train, "three steps", factory=network)
-    """
+        exec(order["code"], globals())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+"""
+
+
+class Child:
+    """A process of its own, which a test may kill."""
+
+    def __init__(self, nursery, code, folder):
+        self.nursery = nursery
+        self.pid = self._ask({"code": textwrap.dedent(code), "folder": str(folder)})
+        self.ended = None
+
+    def wait(self):
+        """Return its exit code; of one that was killed the signal, negative."""
+        if self.ended is None:
+            self.ended = self._ask({"wait": self.pid})
+        return self.ended
+
+    def kill(self):
+        if self.ended is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _ask(self, order):
+        print(json.dumps(order), file=self.nursery.stdin, flush=True)
+        return int(self.nursery.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """A process that has imported what takes seconds, trained nothing yet, and forks."""
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(
+        [sys.executable, "-c", NURSERY], env={**os.environ, "PYTHONPATH": path}, **pipes
+    )
+    with process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def start(nursery, tmp_path):
+    """Start a program that has what stands here at hand; whatever still runs at the end is killed."""
+    children = []
 
     def run(code):
-        given = {"root": str(ROOT), "here": str(Path(__file__).parent), "folder": str(tmp_path)}
-        program = textwrap.dedent(head).format(**given) + textwrap.dedent(code)
-        command = [sys.executable, "-c", program]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-        return running[-1]
+        children.append(Child(nursery, code, tmp_path))
+        return children[-1]
 
     yield run
-    for process in running:
-        process.kill()
-        process.communicate()
+    for child in children:
+        child.kill()
+        child.wait()

@@ -3,6 +3,7 @@
 
 import random
 import resource
+import time
 
 import numpy as np
 import pytest
@@ -341,6 +342,14 @@ def test_status_says_what_is_there(tmp_path, train, samples, network):
     assert 0 < rows["three"]["seconds"] < 60
     first, *lines = repr(bank).splitlines()
     assert "5 oracles" in first and "0-2, 7" in repr(bank) and max(map(len, lines)) < 110
+
+
+def test_seconds_are_those_of_the_training(bank, train, samples):
+    bank._recipe.train = lambda data, seed: time.sleep(0.05 * seed) or train(data, seed)
+    first, second = bank.seconds(samples(), [0, 2])
+    assert first < 0.1 <= second < 60 and first + second == bank.status()[0]["seconds"]
+    assert bank.seconds(samples(), [2]) == [second]
+    assert train.seeds == [0, 2]
 
 
 def test_nothing_is_made_before_it_is_needed(bank, tmp_path):

@@ -43,7 +43,7 @@ def test_processes_share_the_work(bank, train, samples, network, start, tmp_path
     """
     processes = [start(code.format(name, seeds)) for name, seeds in (("a", (0, 8)), ("b", (2, 10)))]
     for process in processes:
-        assert process.wait(120) == 0, process.stderr.read()
+        assert process.wait() == 0
     assert sorted(train.seeds) == list(range(10))
     assert set(files(bank)) == {"lock", "oracle.safetensors"}
     # the second did not stand waiting for the first
@@ -71,7 +71,7 @@ def test_one_who_waits_takes_over_from_one_killed(bank, train, samples, start):
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive() and train.seeds == [0], "the lock is held"
-    other.send_signal(signal.SIGKILL)
+    other.kill()
     waiting.join(60)
     assert len(found) == 1 and train.seeds == [0, 0]
     assert files(bank) == ["lock", "oracle.safetensors"]
@@ -84,7 +84,7 @@ def test_killed_while_it_writes(bank, train, samples, start):
         os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         bank.model(samples(), 1)
     """
-    assert start(code).wait(60) == -signal.SIGKILL
+    assert start(code).wait() == -signal.SIGKILL
     names = files(bank)
     assert names.count("oracle.safetensors") == 1 and any(name.endswith(".tmp") for name in names)
     assert [row["seeds"] for row in bank.status()] == [[0]]
@@ -106,7 +106,7 @@ def test_killed_training_goes_on_from_its_checkpoint(start, tmp_path, monkeypatc
         retrain = Retrain(factory=mlp, epochs=5, lr=0.05, batch_size=16, trainer=Trainer(checkpoint="any"))
         OracleBank(folder / "bank", retrain).model(Task().arrays(RETAIN), 4)
     """
-    assert start(code).wait(60) == -signal.SIGKILL
+    assert start(code).wait() == -signal.SIGKILL
     (left,) = (tmp_path / "bank").rglob("checkpoint.pt")
     assert len(torch.load(left)["history"]) == 3
     task = Task()

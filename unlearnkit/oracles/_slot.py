@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from unlearnkit._tensor_file import read_tensors, write_tensors
+from unlearnkit._tensor_file import read_manifest, read_tensors, write_tensors
 from unlearnkit.exceptions import DataError, FallbackWarning, warn
 
 KIND, VERSION = "unlearnkit.OracleBank", 1
@@ -85,6 +85,16 @@ class Slot:
         if (manifest.get("key"), manifest.get("seed"), manifest.get("name")) != (self.key, self.seed, name):
             raise DataError(f"cannot load {str(path)!r}: it was moved here, or renamed")
         return tensors
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """Return what was said of it, beside the tensors.
+
+        Raises
+        ------
+        DataError
+            If there is no such file.
+        """
+        return read_manifest(self._path(name), KIND, VERSION)
 
     def has(self, name: str) -> bool:
         """Tell whether something was kept under a name, and is undamaged."""

@@ -21,7 +21,7 @@ from unlearnkit.methods import Retrain
 from unlearnkit.metrics import Timer, predict_logits
 from unlearnkit.oracles._fingerprint import digest_of, fingerprint, loader_of
 from unlearnkit.oracles._recipe import Factory, Train, recipe_of
-from unlearnkit.oracles._slot import ORACLE, Slot
+from unlearnkit.oracles._slot import ORACLE, VERSION, Slot
 from unlearnkit.oracles._status import rows, table
 
 PAUSE = 0.2  # seconds until another look at what other processes are training
@@ -190,6 +190,15 @@ class OracleBank:
             found = [self._said(slot.read(ORACLE), loader) for slot in slots]
         return torch.stack([one["logits"] for one in found]), found[0]["labels"]
 
+    def seconds(self, retain: Any, seeds: Iterable[int]) -> list[float]:
+        """Return how long each oracle's training took, once those that are not there have been trained.
+
+        What ``evaluate(retrain_seconds=...)`` is to be given, if the machine was the same.
+        """
+        wanted, request = _checked(seeds), self._request(retain)
+        self._fill(request, wanted)
+        return [float(self._slot(request, seed).manifest(ORACLE)["seconds"]) for seed in wanted]
+
     def status(self) -> list[dict[str, Any]]:
         """Return what is in the folder, a row for each data set and recipe.
 
@@ -209,7 +218,7 @@ class OracleBank:
         loader = loader_of(retain, "retain")
         data, samples = self._named(retain, loader, "retain", self._recipe.batched(loader))
         about = {"data": data, "samples": samples, "recipe": self._recipe.text, "form": self._recipe.form}
-        key = digest_of([about[name] for name in ("data", "recipe", "form")])
+        key = digest_of([VERSION, *(about[name] for name in ("data", "recipe", "form"))])
         return _Request(retain, key, {**about, "torch": torch.__version__})
 
     def _named(
