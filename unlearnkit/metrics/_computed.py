@@ -18,7 +18,7 @@ from unlearnkit.metrics.intervals import Array, percentiles, resampled_means
 from unlearnkit.metrics.logistic import entropy_calls, indis, lr_calls
 from unlearnkit.metrics.margins import margins_from_logits
 from unlearnkit.metrics.privacy import FEATURES, svc_calls
-from unlearnkit.metrics.relearning import relearning_time
+from unlearnkit.metrics.relearning import relearn, relearning_time
 from unlearnkit.metrics.uncertainty import entropy_from_logits, loss_from_logits
 from unlearnkit.metrics.zrf import check_same_samples, jensen_shannon
 
@@ -138,6 +138,8 @@ def completeness(case: Case) -> Found:
     if len(case.model["forget"][1]) == 1 == len(case.shadows):
         raise NoValueError("iam needs two samples, or two models that never saw the one")
     original = case.others.get("original")
+    for one in [*case.shadows, *([original] if original else [])]:
+        check_same_samples(case.model["forget"][1], one["forget"][1])
     unlearned, *shadows = (one.of(margins_from_logits, "forget") for one in models)
     found = iam(
         unlearned,
@@ -153,13 +155,12 @@ def completeness(case: Case) -> Found:
 def relearned(case: Case) -> Found:
     forget, original = case.model.sets["forget"], case.others["original"].model
     oracles = [one.model for one in case.oracles]
-    times = [
-        relearning_time(case.model.model, one, original, forget, random_state=case.seed) for one in oracles
-    ]
-    steps = [time.oracle.steps for time in times]
-    own, known = times[0].unlearned.steps, [step for step in steps if step is not None]
-    if own is None or len(known) < len(steps) or not sum(known):
-        theirs = ", ".join(str(time.oracle) for time in times)
-        raise CensoredError(f"no ratio: the model took {times[0].unlearned}, the oracle {theirs}")
-    mean = sum(known) / len(known)
-    return Found(own / mean, NO_ENDS, len(case.model["forget"][1]), 1.0)
+    first = relearning_time(case.model.model, oracles[0], original, forget, random_state=case.seed)
+    others = [relearn(one, forget, level=first.level, random_state=case.seed) for one in oracles[1:]]
+    times = [first.oracle, *others]
+    own, known = first.unlearned.steps, [time.steps for time in times if time.steps is not None]
+    if own is None or len(known) < len(times) or not sum(known):
+        raise CensoredError(
+            f"no ratio: the model took {first.unlearned}, the oracle {', '.join(map(str, times))}"
+        )
+    return Found(own * len(known) / sum(known), NO_ENDS, len(case.model["forget"][1]), 1.0)
