@@ -115,14 +115,12 @@ def test_coverage_of_tow(same):
     model = oracle if same else np.array([0.9, 0.93, 0.8])
     truth = np.prod(1 - np.abs(model - oracle))
     sizes, cover, percentiles = (60, 200, 150), [], []
-    for seed in range(200):
+    for _ in range(200):
         ends, resampled = [], np.ones(200)
         for n, a, b in zip(sizes, model, oracle, strict=True):
             differences = (rng.random(n) < a).astype(float) - (rng.random(n) < b)
             ends.append(
-                mean_interval(
-                    differences, bounds=(-1, 1), confidence=1 - 0.1 / 3, n_bootstrap=600, random_state=seed
-                )[1:]
+                mean_interval(differences, bounds=(-1, 1), confidence=1 - 0.1 / 3, n_bootstrap=600)[1:]
             )
             resampled *= 1 - np.abs(rng.choice(differences, (200, n)).mean(axis=1))
         low, high = tow_ends(ends)

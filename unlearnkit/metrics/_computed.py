@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from unlearnkit.metrics.margins import margins_from_logits
 from unlearnkit.metrics.privacy import FEATURES, svc_calls
 from unlearnkit.metrics.relearning import relearn, relearning_time
 from unlearnkit.metrics.uncertainty import entropy_from_logits, loss_from_logits
-from unlearnkit.metrics.zrf import check_same_samples, jensen_shannon
+from unlearnkit.metrics.zrf import jensen_shannon
 
 SETS = ("test", "retain", "forget")
 
@@ -60,9 +61,17 @@ def _entropy(case: Case, outputs: Outputs) -> NDArray[np.bool_]:
     return entropy_calls(*(outputs.of(entropy_from_logits, name) for name in ("retain", "test", "forget")))
 
 
+def _check_order(one: Outputs, other: Outputs) -> None:
+    if not torch.equal(one["forget"][1], other["forget"][1]):
+        raise NoValueError(
+            "what compares models sample by sample needs a forget loader that does not shuffle with a "
+            "generator of its own"
+        )
+
+
 def _zrf(case: Case, outputs: Outputs) -> Array:
     own, other = outputs["forget"], case.others["incompetent"]["forget"]
-    check_same_samples(own[1], other[1])
+    _check_order(outputs, case.others["incompetent"])
     return 1 - jensen_shannon(own[0], other[0]).numpy()
 
 
@@ -139,7 +148,7 @@ def completeness(case: Case) -> Found:
         raise NoValueError("iam needs two samples, or two models that never saw the one")
     original = case.others.get("original")
     for one in [*case.shadows, *([original] if original else [])]:
-        check_same_samples(case.model["forget"][1], one["forget"][1])
+        _check_order(case.model, one)
     unlearned, *shadows = (one.of(margins_from_logits, "forget") for one in models)
     found = iam(
         unlearned,
