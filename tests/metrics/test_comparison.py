@@ -115,7 +115,7 @@ def test_coverage_of_tow(same):
     model = oracle if same else np.array([0.9, 0.93, 0.8])
     truth = np.prod(1 - np.abs(model - oracle))
     sizes, cover, percentiles = (60, 200, 150), [], []
-    for _ in range(200):
+    for _ in range(400):
         ends, resampled = [], np.ones(200)
         for n, a, b in zip(sizes, model, oracle, strict=True):
             differences = (rng.random(n) < a).astype(float) - (rng.random(n) < b)
@@ -126,6 +126,6 @@ def test_coverage_of_tow(same):
         low, high = tow_ends(ends)
         cover.append(low <= truth <= high)
         percentiles.append(np.quantile(resampled, 0.95) >= truth)
-    assert np.mean(cover) >= 0.9
+    assert np.mean(cover) > 0.9 - 3 * np.sqrt(0.9 * 0.1 / 400)  # by chance alone it would be so once in 740
     if same:
         assert np.mean(percentiles) < 0.05
