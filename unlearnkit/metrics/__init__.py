@@ -15,8 +15,9 @@ from unlearnkit.metrics.evaluation import evaluate
 from unlearnkit.metrics.intervals import Interval, bootstrap_interval, mean_interval, t_interval
 from unlearnkit.metrics.logistic import entropy_mia, indis, lr_mia
 from unlearnkit.metrics.privacy import confidence_mia, mia, svc_mia
+from unlearnkit.metrics.relearning import Relearning, RelearningTime, relearn, relearning_time
 from unlearnkit.metrics.results import Evaluation, Score
-from unlearnkit.metrics.timing import Timer
+from unlearnkit.metrics.timing import PeakMemory, Timer
 from unlearnkit.metrics.uncertainty import (
     entropy_from_logits,
     loss_from_logits,
@@ -28,6 +29,9 @@ __all__ = [
     "ZRF",
     "Evaluation",
     "Interval",
+    "PeakMemory",
+    "Relearning",
+    "RelearningTime",
     "Score",
     "Timer",
     "accuracy",
@@ -47,6 +51,8 @@ __all__ = [
     "mia",
     "modified_entropy_from_logits",
     "predict_logits",
+    "relearn",
+    "relearning_time",
     "retention",
     "rte",
     "svc_mia",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,9 +19,9 @@ from unlearnkit.metrics.intervals import Array, percentiles, resampled_means
 from unlearnkit.metrics.logistic import entropy_calls, indis, lr_calls
 from unlearnkit.metrics.margins import margins_from_logits
 from unlearnkit.metrics.privacy import FEATURES, svc_calls
-from unlearnkit.metrics.relearning import relearning_time
+from unlearnkit.metrics.relearning import relearn, relearning_time
 from unlearnkit.metrics.uncertainty import entropy_from_logits, loss_from_logits
-from unlearnkit.metrics.zrf import check_same_samples, jensen_shannon
+from unlearnkit.metrics.zrf import jensen_shannon
 
 SETS = ("test", "retain", "forget")
 
@@ -60,9 +61,17 @@ def _entropy(case: Case, outputs: Outputs) -> NDArray[np.bool_]:
     return entropy_calls(*(outputs.of(entropy_from_logits, name) for name in ("retain", "test", "forget")))
 
 
+def _check_order(one: Outputs, other: Outputs) -> None:
+    if not torch.equal(one["forget"][1], other["forget"][1]):
+        raise NoValueError(
+            "what compares models sample by sample needs a forget loader that does not shuffle with a "
+            "generator of its own"
+        )
+
+
 def _zrf(case: Case, outputs: Outputs) -> Array:
     own, other = outputs["forget"], case.others["incompetent"]["forget"]
-    check_same_samples(own[1], other[1])
+    _check_order(outputs, case.others["incompetent"])
     return 1 - jensen_shannon(own[0], other[0]).numpy()
 
 
@@ -138,6 +147,8 @@ def completeness(case: Case) -> Found:
     if len(case.model["forget"][1]) == 1 == len(case.shadows):
         raise NoValueError("iam needs two samples, or two models that never saw the one")
     original = case.others.get("original")
+    for one in [*case.shadows, *([original] if original else [])]:
+        _check_order(case.model, one)
     unlearned, *shadows = (one.of(margins_from_logits, "forget") for one in models)
     found = iam(
         unlearned,
@@ -153,13 +164,12 @@ def completeness(case: Case) -> Found:
 def relearned(case: Case) -> Found:
     forget, original = case.model.sets["forget"], case.others["original"].model
     oracles = [one.model for one in case.oracles]
-    times = [
-        relearning_time(case.model.model, one, original, forget, random_state=case.seed) for one in oracles
-    ]
-    steps = [time.oracle.steps for time in times]
-    own, known = times[0].unlearned.steps, [step for step in steps if step is not None]
-    if own is None or len(known) < len(steps) or not sum(known):
-        theirs = ", ".join(str(time.oracle) for time in times)
-        raise CensoredError(f"no ratio: the model took {times[0].unlearned}, the oracle {theirs}")
-    mean = sum(known) / len(known)
-    return Found(own / mean, NO_ENDS, len(case.model["forget"][1]), 1.0)
+    first = relearning_time(case.model.model, oracles[0], original, forget, random_state=case.seed)
+    others = [relearn(one, forget, level=first.level, random_state=case.seed) for one in oracles[1:]]
+    times = [first.oracle, *others]
+    own, known = first.unlearned.steps, [time.steps for time in times if time.steps is not None]
+    if own is None or len(known) < len(times) or not sum(known):
+        raise CensoredError(
+            f"no ratio: the model took {first.unlearned}, the oracle {', '.join(map(str, times))}"
+        )
+    return Found(own * len(known) / sum(known), NO_ENDS, len(case.model["forget"][1]), 1.0)
