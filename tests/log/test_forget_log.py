@@ -22,6 +22,7 @@ from unlearnkit import (
     NondeterminismWarning,
     Partition,
     RandomLabel,
+    UnlearnSearch,
     WeightEdit,
 )
 from unlearnkit.data import batch_size
@@ -68,6 +69,14 @@ def test_every_kind_of_method(estimator, task, log, base, same):
     assert log.reference.samples == 108 and log.drift.n_forgotten == 12
     again = ForgetLog(log._session.store.folder, base)
     assert same(again.model, log.model)
+
+
+def test_a_search_is_a_method_too(task, log):
+    search = UnlearnSearch(ASSD(lambda_=0.1), {"percentile": [80, 95]}, scoring="neg_density")
+    entry = log.apply(search, task.part(1, 2, 3), request_id="a", retain=task.train)
+    assert "'percentile': [80, 95]" in entry.method and entry.n_changed > 0
+    alone = ASSD(lambda_=0.1, percentile=95).fit(task.base, task.part(0, *range(4, 120)), task.part(1, 2, 3))
+    assert log.edit("a") == alone.edit_
 
 
 def test_the_same_request_in_another_log_ends_in_the_same_bits(task, base, tmp_path, forget, same):
