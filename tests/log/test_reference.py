@@ -20,13 +20,20 @@ def test_sums_subtract_on_the_model_they_were_measured_on(task, base):
 
 
 def test_the_first_request_takes_the_reference_as_it_is(task, base):
-    found = updated(task.reference, FisherDiagonal(), base, base, task.part(3), task.part(3), None)
+    forget = task.part(3)
+    found = updated(task.reference, FisherDiagonal(), base, base, forget, forget, None)
     assert found.known is task.reference and found.rest.samples == 119
 
 
 def test_samples_that_are_gone_are_not_subtracted_again(task, base):
     found = updated(task.reference, FisherDiagonal(), base, base, task.part(3), None, None)
     assert found.rest is task.reference and found.known.samples == 121
+    rest = FisherDiagonal().measure(base, task.part(*range(3), *range(4, 120)))
+    found = updated(rest, FisherDiagonal(), base, base, task.part(3, 4), task.part(4), None)
+    expected = FisherDiagonal().measure(base, task.part(*range(3), *range(5, 120)))
+    assert (found.rest.samples, found.known.samples) == (118, 120)
+    for name, value in expected.sums.items():
+        torch.testing.assert_close(found.rest.sums[name], value, rtol=1e-5, atol=1e-9)
 
 
 def test_strange_samples_cannot_be_subtracted(task, base):

@@ -89,6 +89,16 @@ def test_seal_removes_the_way_back(base, log, forget):
             opened.undo()
 
 
+def test_renew_and_a_request_that_was_done(task, log, forget):
+    forget(log, 0, 1)
+    log.renew(FisherDiagonal().measure(log.model, log.retained(task.train)))
+    at_renewal = copy.deepcopy(log.model)
+    forget(log, 1, 2)
+    expected = FisherDiagonal().measure(at_renewal, task.part(*range(3, 120)))
+    for name, value in expected.sums.items():
+        torch.testing.assert_close(log.reference.sums[name], value, rtol=1e-4, atol=1e-7)
+
+
 def test_renew(task, base, log, forget, same):
     folder = log._session.store.folder
     forget(log, 0, 1)

@@ -15,6 +15,7 @@ from torch import nn
 from unlearnkit.data import preserved_rng, seed_rng
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, UnlearnWarning
+from unlearnkit.metrics import Timer
 
 
 class Attempt(NamedTuple):
@@ -74,9 +75,9 @@ def attempt(
     with warnings.catch_warnings(record=True) as raised, preserved_rng(forget, retain, validation):
         warnings.simplefilter("always")
         seed_rng(seed, forget, retain, validation)
-        estimator.fit(model, retain=retain, forget=forget, validation=validation)
+        with Timer() as timer:
+            estimator.fit(model, retain=retain, forget=forget, validation=validation)
     for one in raised:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     said = tuple(str(one.message) for one in raised if issubclass(one.category, UnlearnWarning))
-    fitted = getattr(estimator, "best_estimator_", estimator)  # of a search, what it found
-    return Attempt(fitted.edit_, getattr(estimator, "seconds_", fitted.seconds_), said)
+    return Attempt(estimator.edit_, timer.seconds, said)

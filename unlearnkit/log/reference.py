@@ -90,12 +90,12 @@ def updated(
     estimator : ImportanceEstimator
         Of the same kind.
     anchor, model : nn.Module
-        The model that `stored` was measured on, and as it is now; one object where they are the same
-        and all samples are new.
+        The model that `stored` was measured on, and as it is now.
     forget : data
         The request's forget set.
     new : data or None
-        Its samples that were not forgotten before; None where there are none.
+        Its samples that were not forgotten before: `forget` itself, a part of it, or None where there
+        are none.
     loss : callable or None
 
     Raises
@@ -106,7 +106,7 @@ def updated(
     current = estimator.measure(model, forget, loss=loss)
     if new is None:
         return Updated(stored, stored + current)
-    if anchor is model:
+    if anchor is model and new is forget:
         return Updated(stored - current, stored)
     rest = stored - estimator.measure(anchor, new, loss=loss)
     return Updated(rest, rest + current)

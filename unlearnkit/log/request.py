@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from torch import Tensor
+
 from unlearnkit.data import Batch, Measured, Partition, as_loader, complement, warn_if_random
 from unlearnkit.data.loaders import part_of
 from unlearnkit.exceptions import DataError, IneffectiveWarning, NondeterminismWarning, warn
@@ -114,7 +116,7 @@ def carry_out(session: Session, request: Request, allow: Callable[[State], None]
             f"{int(known.sum()):,} of the {len(known):,} samples were forgotten by earlier requests already.",
             IneffectiveWarning,
         )
-    update = _update(session, request, None if bool(known.all()) else part_of(request.forget, ~known))
+    update = _update(session, request, known)
     retain, source, left_out = _retain(session, request, update)
     loss = getattr(request.estimator, "loss", None)
 
@@ -161,6 +163,7 @@ def carry_out(session: Session, request: Request, allow: Callable[[State], None]
     finally:
         if session.state is state:
             undo.apply_(head.model)
+            session.store.sweep(state)
         else:
             head.undo, head.position = undo, len(session.state.standing)
     return entry
@@ -171,13 +174,16 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _update(session: Session, request: Request, new: Any) -> Updated | None:
-    """Return the stored reference with this request, from samples that were not forgotten before."""
+def _update(session: Session, request: Request, known: Tensor) -> Updated | None:
+    """Return the stored reference with this request; samples in the mask [N] are subtracted already."""
     if session.reference is None or session.state.reference is None:
         return None
     anchor = session.head.seen_anchor(session.state)
     if anchor is None:
         raise DataError(NO_ANCHOR)
+    new: Iterable[Batch] | None = request.forget
+    if bool(known.any()):
+        new = None if bool(known.all()) else part_of(request.forget, ~known)
     return updated(
         session.reference,
         session.importance_of(session.reference.kind),
@@ -208,9 +214,4 @@ def _retain(session: Session, request: Request, update: Updated | None) -> tuple
             NondeterminismWarning,
         )
     kept, left_out = session.forgotten.without(found, request.digests)
-    if left_out and retain is not None:
-        warn(
-            f"{left_out:,} samples of retain are forgotten, by this request or before, and were left out.",
-            IneffectiveWarning,
-        )
     return kept, "samples", left_out
