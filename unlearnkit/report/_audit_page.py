@@ -23,6 +23,9 @@ TITLES = {
     "mia": "Forgotten samples that look unseen",
     "tow": "Closeness to retraining (ToW)",
     "avg_gap": "Average gap to retraining",
+    "lr_mia": "Forgotten told from unseen by loss",
+    "rte": "Times faster than retraining",
+    "iam": "Completeness of forgetting (IAM)",
 }
 OPENING = (
     "What was asked, what was done, what was measured, and what was not. Made on {} by {}. "
@@ -32,6 +35,7 @@ DIGEST = (
     "The digest below is that of all data on this page, which the JSON file beside it holds. A ticket that names it "
     "names this very audit."
 )
+PERCENT = "\N{NO-BREAK SPACE}%"
 MEASURES = (
     "Under a value stands its interval: how far it would move with other samples. The retrained model's value is the "
     "target where there is one; higher or lower is not better."
@@ -39,10 +43,12 @@ MEASURES = (
 VERIFY = """\
 from unlearnkit.report import Audit
 
-page = Audit.load_json("audit.json")             # refused if one character was altered
-page.verify(model, unlearned)                    # are these the audited models?
-page.verify(forget=forget, salt=salt)            # and this the forget set?
-page.save("audit.html")                          # this page again"""
+# refused if one character was altered
+page = Audit.load_json("audit.json")
+# are these the audited models, and is this the forget set?
+page.verify(model, unlearned, forget, salt=salt)
+# this page again
+page.save("audit.html")"""
 
 
 def page(data: Data) -> Report:
@@ -152,7 +158,7 @@ def _edit(report: Report, data: Data) -> None:
     )
     if edit["n_changed_in_buffers"]:
         text += f", and {edit['n_changed_in_buffers']:,} values in buffers, such as running means"
-    report.section("Where the model was changed", f"{text}.")
+    report.section("Where the model was changed", tight(f"{text}."))
     layers = by_layer(edit["tensors"])
     if edit["n_changed"]:
         caption = "Share of each layer's weights that changed, in the model's order"
@@ -180,13 +186,13 @@ def _scores(report: Report, data: Data) -> None:
     for group in groups:
         rows, remarks = [], []
         for row in (row for row in scores if row["group"] == group):
-            cells = {"measure": TITLES.get(row["name"], row["name"].replace("_", " "))}
+            cells = {"measure": TITLES.get(row["name"], row["name"].replace("_", " ").capitalize())}
             cells |= {"before": _ends(row, row["before"]), "after": _ends(row, row["after"])}
             if has_target:
                 cells["retrained"] = _figure(row, row["target"])
             rows.append(cells)
-            counted = "" if row["n"] is None else f"n = {row['n']:,}. "
-            remarks.append(f"{row['name']}: {counted}{row['meaning']}")
+            counted = row["name"] if row["n"] is None else f"{row['name']}, n = {row['n']:,}"
+            remarks.append(f"{row['meaning'][:1].upper()}{row['meaning'][1:]} ({counted})")
         report.table(rows, f"{group[:1].upper()}{group[1:]}", remarks=remarks)
 
 
@@ -196,7 +202,8 @@ def _ends(row: Data, ends: Data | None) -> str:
     value = _figure(row, ends["value"])
     if None in (ends["low"], ends["high"]):
         return value
-    return f"{value}\n{_figure(row, ends['low'])} – {_figure(row, ends['high'])}"
+    low, high = _figure(row, ends["low"]), _figure(row, ends["high"])
+    return f"{value}\n{low.removesuffix(PERCENT)}–{high}"
 
 
 def _figure(row: Data, value: float | None) -> str:

@@ -62,10 +62,21 @@ def _runs(layers: Sequence[Layer], most: int) -> list[Layer]:
     parts = [layers[at : at + size] for at in range(0, len(layers), size)]
     return [
         Layer(
-            part[0].name if len(part) == 1 else f"{part[0].name} … {part[-1].name}",
+            part[0].name if len(part) == 1 else _from_to(part[0].name, part[-1].name),
             sum(one.changed for one in part),
             sum(one.total for one in part),
             len(part) > 1 or part[0].is_group,
         )
         for part in parts
     ]
+
+
+def _from_to(first: str, last: str) -> str:
+    """Return both names, the second without the words that both begin with."""
+    same = 0
+    for at, (one, other) in enumerate(zip(first, last, strict=False)):
+        if one != other:
+            break
+        if one in "._":
+            same = at + 1
+    return f"{first} … {last[same:]}"

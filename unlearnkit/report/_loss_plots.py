@@ -61,6 +61,7 @@ def _outlines(axes: Any, counted: Mapping[str, Data], edges: Any, scale: str, to
     axes.set_xscale(scale)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.05 * top)
+    axes.tick_params(axis="x", pad=6)
     ticker = extra("matplotlib.ticker")
     axes.yaxis.set_major_locator(ticker.MaxNLocator(3))
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _at: f"{value:g} %"))

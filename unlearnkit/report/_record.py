@@ -18,12 +18,16 @@ from unlearnkit.parameters import digest, named_buffers, named_parameters, named
 from unlearnkit.report._digests import model_digest
 
 FIRST = 3  # tensors whose own digests are told
+REVERSING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LONGEST = 300  # characters of a parameter's text
 
 
 def clean(text: Any) -> str:
-    """Return text that every file and page can hold: no control characters, no halves of a pair."""
-    text = str(text).encode("utf-8", "replace").decode("utf-8")
+    """Return text that every file and page can hold, and that reads as it is written.
+
+    Without control characters, halves of a pair, and marks that reverse the order of letters.
+    """
+    text = str(text).encode("utf-8", "replace").decode("utf-8").translate(REVERSING)
     return "".join(
         " " if (ord(char) < 32 and char != "\n") or ord(char) == 127 else char for char in text
     ).strip()

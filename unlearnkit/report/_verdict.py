@@ -106,15 +106,13 @@ def _accuracies(data: Data) -> Iterator[str]:
 def _familiarity(data: Data) -> Iterator[str]:
     shares = data["losses"]["forget_below_unseen"]
     after, before = shares["after"], shares["before"]
-    retrained = (
-        f", under a retrained model in {percent(shares['retrained']['value'])}"
-        if "retrained" in shares
-        else ""
-    )
+    compared = f"before {percent(before['value'])}"
+    if "retrained" in shares:
+        compared += f", a retrained model {percent(shares['retrained']['value'])}"
     yield (
-        f"Of pairs of a forgotten and an unseen sample, the forgotten one has the lower loss in "
-        f"{percent(after['value'])} ({percent(after['low'])} to {percent(after['high'])}), before in "
-        f"{percent(before['value'])}{retrained}. Half means that loss does not tell them apart."
+        f"By loss: in {percent(after['value'])} of pairs of a forgotten and an unseen sample the forgotten one has "
+        f"the lower loss ({percent(after['low'])} to {percent(after['high'])}; {compared}). 50 % would mean that "
+        "loss does not tell them apart."
     )
 
 

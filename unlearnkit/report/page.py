@@ -129,9 +129,8 @@ class Report:
         """
         rows = [dict(row) for row in rows]
         columns = list(rows[0]) if rows else []
-        return self._add(
-            "table", rows=rows, columns=columns, caption=caption, remarks=list(remarks), folded=folded
-        )
+        content = {"rows": rows, "columns": columns, "caption": caption, "remarks": list(remarks)}
+        return self._add("table", **content, folded=folded)
 
     def plots(self, plots: Mapping[str, Drawing], small: bool = False) -> Report:
         """Add plots, by their titles; they stand side by side where there is room, three if `small`."""
