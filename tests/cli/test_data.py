@@ -97,18 +97,18 @@ def test_a_bad_cell_is_named_by_its_line(folder, content, message):
 
 def test_files_with_something_else_in_them(folder):
     np.savez("a.npz", data=np.zeros(3))
-    with pytest.raises(DataError, match="must hold X .* and y .*, it holds data"):
+    with pytest.raises(DataError, match=r"must hold X .* and y .*, it holds data"):
         load("a.npz")
     save_file({"X": torch.zeros(2)}, "a.safetensors")
     with pytest.raises(DataError, match="it holds X"):
         load("a.safetensors")
     np.savez("a.npz", X=np.array([{}, []], dtype=object), y=np.zeros(2))
-    with pytest.raises(DataError, match="no .npz file of numbers"):
+    with pytest.raises(DataError, match=r"no .npz file of numbers"):
         load("a.npz")
     (folder / "a.npz").write_text("nonsense")
-    with pytest.raises(DataError, match="no .npz file of numbers"):
+    with pytest.raises(DataError, match=r"no .npz file of numbers"):
         load("a.npz")
-    with pytest.raises(DataError, match="train.py:number must be a DataLoader"):
+    with pytest.raises(DataError, match=r"train.py:number must be a DataLoader"):
         load("train.py:number")
 
 

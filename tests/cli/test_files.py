@@ -4,8 +4,10 @@
 import json
 import os
 import signal
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,31 +37,31 @@ def test_files_appear_together_and_not_before():
     assert outputs.options == {"--out": ["a.safetensors"], "--report": ["b.html", "c.json"]}
 
 
-def write(name, content):
-    with open(name, "w") as file:
-        file.write(content)
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_after_an_error_nothing_is_left_and_what_was_there_stays(error):
-    write("a.safetensors", "old")
-    with pytest.raises(error), Outputs(True, []) as outputs:
-        outputs.add("--out", "a.safetensors", TENSORS)
-        outputs.at("a.safetensors").write_text("new")
-        raise error
+    Path("a.safetensors").write_text("old")
+
+    def interrupted():
+        with Outputs(True, []) as outputs:
+            outputs.add("--out", "a.safetensors", TENSORS)
+            outputs.at("a.safetensors").write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert os.listdir() == ["a.safetensors"]
-    assert open("a.safetensors").read() == "old"
+    assert Path("a.safetensors").read_text() == "old"
 
 
 def test_a_link_stays_a_link():
-    write("real.safetensors", "old")
+    Path("real.safetensors").write_text("old")
     os.symlink("real.safetensors", "a.safetensors")
     with Outputs(True, []) as outputs:
         outputs.add("--out", "a.safetensors", TENSORS)
         outputs.at("a.safetensors").write_text("new")
         outputs.commit()
     assert os.path.islink("a.safetensors")
-    assert open("real.safetensors").read() == "new"
+    assert Path("real.safetensors").read_text() == "new"
 
 
 @pytest.mark.parametrize("thread", [False, True])
@@ -103,7 +105,7 @@ def test_ctrl_c_waits_for_the_renaming(monkeypatch, thread):
 def test_misuse_is_explained(here, path, message):
     (here / "folder.safetensors").mkdir()
     for name in ("old.safetensors", "read.safetensors"):
-        write(name, "old")
+        Path(name).write_text("old")
     os.link("read.safetensors", "also.safetensors")
     outputs = Outputs(
         path != "old.safetensors" and path != "no/a.safetensors", ["read.safetensors", None, ""]
@@ -123,7 +125,7 @@ def test_a_folder_that_cannot_be_written_to(here):
 def test_a_collapse_is_noticed_and_each_warning_said_once(capsys):
     console = Console()
     with console.listening():
-        print("chatter")
+        sys.stdout.write("chatter\n")
         for _ in range(2):
             warnings.warn("lost\nit", CollapseWarning, stacklevel=1)
     assert (console.warnings, console.collapsed) == (["lost it"], True)
