@@ -158,7 +158,7 @@ def test_an_allowed_pickle_never_runs_code(tmp_path, state):
 
     for content in (Evil(), {"state_dict": state, "more": Evil()}):
         with open(tmp_path / "a.pt", "wb") as file:
-            pickle.dump(content, file)
+            pickle.dump(content, file, protocol=2)
         with pytest.raises(DataError, match="to read that would run its code"):
             read(str(tmp_path / "a.pt"), "--weights", allow_pickle=True)
     assert not (tmp_path / "ran").exists()

@@ -15,12 +15,13 @@ from torch import nn
 from unlearnkit.cli import _options as shared
 from unlearnkit.cli._errors import WrongUse, near
 from unlearnkit.cli._files import PAGES, Outputs
+from unlearnkit.cli._fit import loss_of
 from unlearnkit.cli._oracles import check_oracles, oracle_option, oracles_of
 from unlearnkit.cli._request import Request
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, UnlearnWarning, warn
-from unlearnkit.metrics import evaluate
-from unlearnkit.report import check_installed
+from unlearnkit.metrics import Evaluation, evaluate
+from unlearnkit.report import audit, check_installed
 
 COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -84,13 +85,14 @@ class Found:
     ----------
     facts : dict
         For a program.
-    table : list of str
+    rows, table
         For a person.
     unmet : list of str
         The bars that were missed.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)
     table: list[str] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
 
@@ -143,6 +145,10 @@ class Evidence:
         check_oracles(options)
         if not self.is_wanted:
             return
+        if options.loss is not None and (self.bars or not self.pages):
+            raise WrongUse(
+                "with --loss there are no metrics, which are those of a classification: ask for a --report."
+            )
         if options.test is None and options.validation is None:
             raise WrongUse("the metrics need samples that no model was trained on: give --test.")
         if any(path.lower().endswith(".html") for path in self.pages):
@@ -180,10 +186,11 @@ class Evidence:
                 UnlearnWarning,
             )
         self.oracle = oracles_of(self.options)
+        self.loss = loss_of(self.options)
         self.before = self._measured(base, request)
+        known = list(self.before or ())
         for bar in self.bars:
-            if bar.metric not in self.before and bar.metric not in LATE:
-                known = list(self.before)
+            if bar.metric not in known and bar.metric not in LATE:
                 raise WrongUse(
                     f"--require {bar.text}: {bar.metric!r} is not measured{near(bar.metric, known)}. There are "
                     f"{', '.join(known)}{'' if self.oracle else '; with --oracle also tow and avg_gap'}."
@@ -196,9 +203,8 @@ class Evidence:
         result: nn.Module,
         request: Request,
         edit: WeightEdit,
-        method: str = "",
-        seconds: float | None = None,
-        notes: Mapping[str, str] | None = None,
+        method: Any,
+        notes: Mapping[str, str],
     ) -> Found:
         """Measure the result, write the report, and compare with the bars.
 
@@ -209,10 +215,14 @@ class Evidence:
         """
         if not self.is_wanted:
             return Found()
-        after = self._measured(result, request, original=base, seconds=seconds)
+        after = self._measured(result, request, original=base, seconds=getattr(method, "seconds_", None))
+        found = Found(
+            {"required": self.options.require}, {}, repr(after).splitlines() if after is not None else []
+        )
+        if after is not None and self.before is not None:
+            found.facts |= {"before": self.before.to_dict(), "after": after.to_dict()}
+            found.unmet = [said for bar in self.bars if (said := bar.unmet(after)) is not None]
         if self.pages:
-            from unlearnkit.report import audit
-
             page = audit(
                 base,
                 result,
@@ -222,18 +232,25 @@ class Evidence:
                 oracle=self.oracle,
                 edit=edit,
                 method=method,
-                request={**request.said, **(notes or {})},
-                seconds=seconds,
+                request={**request.said, **notes},
                 before=self.before,
                 evaluation=after,
+                loss=self.loss,
+                command=self.options.command,
+                random_state=self.options.seed,
             )
             for path in self.pages:
                 (page.save if path.lower().endswith(".html") else page.save_json)(outputs.at(path))
-        unmet = [said for bar in self.bars if (said := bar.unmet(after)) is not None]
-        facts = {"before": self.before.to_dict(), "after": after.to_dict(), "required": self.options.require}
-        return Found(facts, repr(after).splitlines(), unmet)
+            found.rows = {
+                "verdict": page.verdict,
+                "salt": f"{page.salt}: keep it apart from the report, to check it by",
+            }
+            found.facts["report"] = {"verdict": page.verdict, "digest": page.digest, "salt": page.salt}
+        return found
 
-    def _measured(self, model: nn.Module, request: Request, **more: Any) -> Any:
+    def _measured(self, model: nn.Module, request: Request, **more: Any) -> Evaluation | None:
+        if self.loss is not None:  # there may be no classes; the report compares losses
+            return None
         return evaluate(
             model,
             retain=request.retain,

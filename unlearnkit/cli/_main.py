@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -29,6 +31,8 @@ Models and data are named as train.py:build or package.module:build, or are file
 train.py is imported, so what it does as a script stands under
 `if __name__ == "__main__":`."""
 
+_KEYS = "--forget="
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -49,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SystemExit
         From argparse: with 2 where the arguments make no command, with 0 after ``--help``.
     """
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    options.command = _command(given)
     console = Console(options.as_json, options.quiet)
     try:
         with _settings(options), importable():
@@ -87,6 +93,15 @@ def parser() -> argparse.ArgumentParser:
     for module in (forget, measure, apply, revert, audit, search, demo, info):
         module.add(commands)
     return found
+
+
+def _command(given: Sequence[str]) -> str:
+    """Return the command for a report: without keys that were typed, which may name persons."""
+    shown = [
+        "..." if before == "--forget" and not Path(one).is_file() else one
+        for before, one in zip(["", *given], given, strict=False)
+    ]
+    return shlex.join(["unlearnkit", *(f"{_KEYS}..." if one.startswith(_KEYS) else one for one in shown)])
 
 
 @contextmanager

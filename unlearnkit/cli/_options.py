@@ -122,7 +122,7 @@ def method_options(parser: argparse.ArgumentParser, default: str = "ASSD") -> An
     )  # fmt: skip
     group.add_argument(
         "--set", action="append", default=[], metavar="P=V",
-        help="a parameter: --set percentile=99 --set \"importance=WeightedSaliency(on='all')\" --set factory=train.py:build",
+        help="a parameter: percentile=99, \"importance=WeightedSaliency(on='all')\", factory=train.py:build",
     )  # fmt: skip
     return group
 

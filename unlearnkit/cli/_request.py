@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,6 +87,7 @@ class Wanted:
         if finds and not chosen and not {"data", "forget_data"} & set(self.sources):
             raise WrongUse("this method finds out what is to be forgotten; give it --data.")
         self.entries: list[Entry] = [] if self.forget is None else entries(self.forget, options.column)
+        self.from_file = self.forget is not None and Path(self.forget).is_file()
         self.numbers = [] if self.classes is None else _classes(self.classes)
 
     @property
@@ -113,7 +115,10 @@ class Wanted:
             )
             partition = Partition.of(whole.loader, torch.tensor(chosen, dtype=torch.long))
             retain, forget = partition
-            name = f"classes {self.classes}" if self.numbers else f"{self.forget}"
+            # keys may name persons: what was typed is not repeated, for it would end in the report
+            name = (
+                f"classes {self.classes}" if self.numbers else self.forget if self.from_file else "as typed"
+            )
             said["forget"] = f"{len(chosen):,} of {total:,} samples ({name})"
         elif "forget_data" in loaded:
             forget = loaded["forget_data"].loader

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Values as they are typed: ``10``, ``paper``, ``WeightedSaliency(on='all')``, ``train.py:build``; and lists of them."""
+"""Values as they are typed: ``10``, ``paper``, ``Trainer(clip=1.0)``, ``train.py:build``; and lists of them."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def add(commands: shared.Commands) -> None:
     shared.pickle_option(group)
     group = shared.data_options(parser, "what the model was trained on")
     shared.request_options(group)
+    shared.loss_option(group)
     evidence_options(parser)
     group = parser.add_argument_group("what to say in the report")
     group.add_argument("--method", default="", metavar="TEXT", help="what made the result of the base")
@@ -68,9 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             edit = WeightEdit.between(base.model, result.model, notes)
             request = wanted.read()
             evidence.begin(base.model, request)
-            found = evidence.gather(
-                outputs, base.model, result.model, request, edit, options.method, notes=notes
-            )
+            found = evidence.gather(outputs, base.model, result.model, request, edit, options.method, notes)
             outputs.commit()
     code = DOUBTFUL if found.unmet else DONE
     rows = {
@@ -78,6 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "result": options.result,
         **request.said,
         "edit": edit_line(edit),
+        **found.rows,
         **outputs.row(),
         **({"doubtful": "; ".join(found.unmet)} if found.unmet else {}),
     }

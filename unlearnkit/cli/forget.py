@@ -108,9 +108,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 base.save(outputs.at(options.out), result)
             if options.edit:
                 edit.save(outputs.at(options.edit))
-            found = evidence.gather(
-                outputs, base.model, result, request, edit, repr(estimator), estimator.seconds_, notes
-            )
+            found = evidence.gather(outputs, base.model, result, request, edit, estimator, notes)
             outputs.commit()
     doubts = [*(["the edit changes nothing"] if not edit else []), *found.unmet]
     doubts += ["the method warned that the edit damages what should be kept"] if console.collapsed else []
@@ -121,6 +119,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "method": repr(estimator),
         "edit": edit_line(edit),
         "seconds": f"{estimator.seconds_:.2f}",
+        **found.rows,
         **outputs.row(),
         **({"doubtful": "; ".join(doubts)} if doubts else {}),
     }

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from unlearnkit.cli import _options as shared
 from unlearnkit.cli._checkpoint import files_of
@@ -147,7 +151,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 base.save(outputs.at(options.out), search.transform(base.model))
             if options.edit:
                 search.edit_.save(outputs.at(options.edit))
-            rows = _rows(search)
+            rows = _rows(search, scores)
             if options.table:
                 _write(outputs.at(options.table), rows)
             outputs.commit()
@@ -173,42 +177,29 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "edit": edit_facts(edit),
         "files": outputs.options,
     }
-    cells = [[_cell(value) for value in row.values()] for row in rows]
-    console.say(facts, said, table(list(rows[0]), cells))
+    console.say(facts, said, table(list(rows[0]), [_cells(row) for row in rows]))
     return code
 
 
-def _rows(search: UnlearnSearch) -> list[dict[str, Any]]:
+def _rows(search: UnlearnSearch, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the candidates, best first: their method and parameters, scores, size, time, and what went wrong."""
-    found = search.cv_results_
-    order = sorted(range(len(found["params"])), key=lambda at: found[f"rank_test_{search.scores_[0]}"][at])
-    rows = []
-    for at in order:
+    found, rows = search.cv_results_, []
+    for at in np.argsort(found[f"rank_test_{search.scores_[0]}"], kind="stable"):
         params = ", ".join(f"{name}={value!r}" for name, value in found["params"][at].items())
-        scores = {name: float(found[f"mean_test_{name}"][at]) for name in search.scores_}
-        trouble = "collapsed" if found["collapsed"][at] else str(found["error"][at] or "")
-        rows.append(
-            {
-                "candidate": f"{found['estimator'][at]}({params})",
-                **scores,
-                "changed": float(found["n_changed"][at]),
-                "seconds": float(found["mean_fit_time"][at]),
-                "trouble": trouble,
-            }
-        )
+        means = [float(found[f"mean_test_{name}"][at]) for name in search.scores_]
+        row: dict[str, Any] = {"candidate": f"{found['estimator'][at]}({params})"}
+        row |= {name: None if isnan(mean) else mean for name, mean in zip(names, means, strict=True)}
+        changed = found["n_changed"][at]
+        row["changed"] = None if isnan(changed) else float(changed)
+        row["seconds"] = float(found["mean_fit_time"][at])
+        row["trouble"] = "collapsed" if found["collapsed"][at] else str(found["error"][at] or "")
+        rows.append(row)
     return rows
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return (
-            ""
-            if value != value
-            else f"{value:,.0f}"
-            if value == round(value) and value > 1
-            else f"{value:.4f}"
-        )
-    return str(value)
+def _cells(row: dict[str, Any]) -> list[str]:
+    shown = {**row, "changed": None if row["changed"] is None else f"{row['changed']:,.0f}"}
+    return [f"{one:.4f}" if isinstance(one, float) else str(one or "") for one in shown.values()]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
