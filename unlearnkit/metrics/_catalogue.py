@@ -109,7 +109,7 @@ CATALOGUE: dict[str, Metric] = {
     "indis": Metric(
         "membership",
         computed.indiscernibility,
-        "1 - |lr_mia - 0.5| / 0.5 (Deep Unlearn); 1 is chance; as weak as lr_mia",
+        "1 - |lr_mia - 0.5| / 0.5 (Deep Unlearn); as weak as lr_mia; 1 is chance, the retrained model's is good",
         tier="full",
         attack=True,
     ),
