@@ -10,20 +10,55 @@ from unlearnkit.metrics.classification import (
     confidence_from_logits,
     predict_logits,
 )
-from unlearnkit.metrics.comparison import avg_gap, tow
+from unlearnkit.metrics.comparison import avg_gap, retention, rte, tow, tow_mia
 from unlearnkit.metrics.evaluation import evaluate
-from unlearnkit.metrics.privacy import confidence_mia, mia
-from unlearnkit.metrics.timing import Timer
+from unlearnkit.metrics.intervals import Interval, bootstrap_interval, mean_interval, t_interval
+from unlearnkit.metrics.logistic import entropy_mia, indis, lr_mia
+from unlearnkit.metrics.privacy import confidence_mia, mia, svc_mia
+from unlearnkit.metrics.relearning import Relearning, RelearningTime, relearn, relearning_time
+from unlearnkit.metrics.results import Evaluation, Score
+from unlearnkit.metrics.timing import PeakMemory, Timer
+from unlearnkit.metrics.uncertainty import (
+    entropy_from_logits,
+    loss_from_logits,
+    modified_entropy_from_logits,
+)
+from unlearnkit.metrics.zrf import ZRF, jensen_shannon, zrf, zrf_from_logits
 
 __all__ = [
+    "ZRF",
+    "Evaluation",
+    "Interval",
+    "PeakMemory",
+    "Relearning",
+    "RelearningTime",
+    "Score",
     "Timer",
     "accuracy",
     "accuracy_from_logits",
     "avg_gap",
+    "bootstrap_interval",
     "confidence_from_logits",
     "confidence_mia",
+    "entropy_from_logits",
+    "entropy_mia",
     "evaluate",
+    "indis",
+    "jensen_shannon",
+    "loss_from_logits",
+    "lr_mia",
+    "mean_interval",
     "mia",
+    "modified_entropy_from_logits",
     "predict_logits",
+    "relearn",
+    "relearning_time",
+    "retention",
+    "rte",
+    "svc_mia",
+    "t_interval",
     "tow",
+    "tow_mia",
+    "zrf",
+    "zrf_from_logits",
 ]
