@@ -175,6 +175,18 @@ def test_accuracy_has_the_binomials_interval():
     assert (score.low, score.high) == pytest.approx(ends, abs=0.0051)
 
 
+def test_indiscernibility_reaches_1_where_the_attack_may_be_chance():
+    scores = evaluate(model(0), **LARGE, metrics=["lr_mia", "indis"]).scores
+    low, high = scores["lr_mia"].low, scores["lr_mia"].high
+    assert low < 0.5 < high and scores["indis"].high == 1
+    assert scores["indis"].low == pytest.approx(1 - 2 * max(0.5 - low, high - 0.5))
+    apart = LARGE | {"forget": (LARGE["forget"][0] * 30, LARGE["forget"][1])}
+    scores = evaluate(model(0), **apart, metrics=["lr_mia", "indis"]).scores
+    assert scores["lr_mia"].low > 0.5
+    ends = scores["lr_mia"].high, scores["lr_mia"].low
+    assert (scores["indis"].low, scores["indis"].high) == pytest.approx(tuple(map(indis, ends)))
+
+
 def test_distances_compare_sample_by_sample():
     # Two models that err on the same samples: paired differences are 0, unpaired they would not be.
     twin = model(0)

@@ -128,7 +128,6 @@ def evaluate(
             if not (spared or isinstance(error, CensoredError)):
                 raise
             left_out[name] = str(error)
-            case.asked = tuple(one for one in case.asked if one != name)
             continue
         scores[name] = Score(name, value, low, high, n, metric.meaning, target, metric.group)
     if n_bootstrap:
