@@ -4,6 +4,8 @@
     python benchmarks/forget_log.py [--seeds 3] [--out benchmarks/results/cpu/requests.json]
     python benchmarks/forget_log.py --plot docs/requests.png     # draws what was measured, and measures nothing
 
+What stands in the file is not measured again.
+
 Two streams of requests: `groups`, the images of one digit that look alike (a cluster of them), and
 `scattered`, images drawn at random. Each request goes through a `ForgetLog`, but for one way that the
 log does not take: to subtract the importance of a request as it is on the current model. Then a
@@ -21,8 +23,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +121,10 @@ METHODS = {
     "FisherReset, retain data": through_a_log,
     "ASSD, clamped": clamped,
 }
+RETRAINED = "retrained"
 
 
-def study(stream: str, seed: int) -> Iterator[dict[str, Any]]:
+def study(stream: str, seed: int, methods: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield a row a request and method, and a row a retrained network."""
     requests = STREAMS[stream](seed)
     base = trained(TRAIN, seed, "base")
@@ -143,10 +147,13 @@ def study(stream: str, seed: int) -> Iterator[dict[str, Any]]:
             **more,
         }
 
-    for number in range(0, REQUESTS + 1, EVERY):
-        model = trained(TRAIN.where(after[number]), seed + 1000, "retrained") if number else base
-        yield row("retrained", number, model)
+    if RETRAINED in methods:
+        for number in range(0, REQUESTS + 1, EVERY):
+            model = trained(TRAIN.where(after[number]), seed + 1000, RETRAINED) if number else base
+            yield row(RETRAINED, number, model)
     for method, opened in METHODS.items():
+        if method not in methods:
+            continue
         with opened(base, method) as (step, moved):
             model = base
             for number, indices in enumerate(requests, 1):
@@ -223,10 +230,12 @@ def draw(content: dict[str, Any], out: Path) -> None:
         "moved": "distance / length of base, at most",
     }
     pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, grid = pyplot.subplots(2, 3, figsize=(10, 5.8), sharex=True, layout="constrained")
+    figure, grid = pyplot.subplots(
+        len(STREAMS), 3, figsize=(10, 5.8), sharex=True, squeeze=False, layout="constrained"
+    )
     for line, stream in zip(grid, STREAMS, strict=True):
         for panel, (key, label) in zip(line, panels.items(), strict=True):
-            for method in [*METHODS, "retrained"]:
+            for method in [*METHODS, RETRAINED]:
                 rows = [r for r in content["rows"] if (r["stream"], r["method"]) == (stream, method)]
                 rows = [r for r in rows if r.get(key) is not None]
                 if not rows:
@@ -234,7 +243,7 @@ def draw(content: dict[str, Any], out: Path) -> None:
                 places = sorted({r["request"] for r in rows})
                 values = [[r[key] for r in rows if r["request"] == place] for place in places]
                 middle = [sum(v) / len(v) for v in values]
-                if method == "retrained":
+                if method == RETRAINED:
                     panel.plot(places, middle, "k--o", markersize=4, linewidth=1, label=method, zorder=5)
                     continue
                 panel.plot(places, middle, color=colours[method], label=method)
@@ -243,7 +252,7 @@ def draw(content: dict[str, Any], out: Path) -> None:
             panel.set_title(f"{stream}: {label}", fontsize=9, loc="left")
             panel.set_ylim(0, None if key == "moved" else 1.03)
             panel.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    for panel in grid[1]:
+    for panel in grid[-1]:
         panel.set_xlabel("requests")
         panel.set_xticks(range(0, REQUESTS + 1, EVERY))
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
@@ -261,7 +270,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- | --- |" + " ---: |" * 4,
     ]
     for stream in STREAMS:
-        for method in [*METHODS, "retrained"]:
+        for method in [*METHODS, RETRAINED]:
             found = [r for r in rows if (r["stream"], r["method"]) == (stream, method)]
             end = [r for r in found if r["request"] == last]
             cells = [
@@ -289,13 +298,32 @@ def main() -> None:
     elif options.plot:
         draw(json.loads(options.out.read_text(encoding="utf-8")), options.plot)
     else:
-        kills = [killed(method) for method in ("ASSD", "FisherReset")]
-        print(json.dumps(kills, indent=1))
-        rows = [row for seed in range(options.seeds) for stream in STREAMS for row in study(stream, seed)]
-        content = {"environment": environment(), "killed": kills, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        print(table(rows))
+        measure(options.out, options.seeds)
+
+
+def measure(out: Path, seeds: int) -> None:
+    """Measure what is not in the file yet; each part is written as soon as it is known."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"killed": [], "rows": []}
+    if out.exists():
+        content = json.loads(out.read_text(encoding="utf-8"))
+    content["environment"] = environment()
+
+    def write() -> None:
+        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    rows = content["rows"]
+    for stream, method in product(STREAMS, [*METHODS, RETRAINED]):
+        for seed in range(seeds):
+            if not any((r["stream"], r["seed"], r["method"]) == (stream, seed, method) for r in rows):
+                rows += study(stream, seed, [method])
+                write()
+    for method in ("ASSD", "FisherReset"):
+        if not any(one["method"] == method for one in content["killed"]):
+            content["killed"].append(killed(method))
+            write()
+    print(json.dumps(content["killed"], indent=1))
+    print(table(rows))
 
 
 if __name__ == "__main__":
