@@ -175,7 +175,8 @@ def _edit(report: Report, data: Data) -> None:
         for row in edit["tensors"]
     ]
     if table:
-        report.table(table, f"All {_counted(len(table), 'tensor')}", folded=True)
+        more = " (the JSON file has them too)" if len(table) > 60 else ""
+        report.table(table, f"All {_counted(len(table), 'tensor')}{more}", folded=True)
 
 
 def _scores(report: Report, data: Data) -> None:

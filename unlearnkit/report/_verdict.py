@@ -17,11 +17,7 @@ HEADLINES = {
     "unclear": f"On these tests it cannot be told whether the result came closer to {ONE}.",
     "broken": "The result is damaged: on some samples its loss is not a finite number.",
 }
-APART = (
-    "{} of the {} measures with a retrained model's value do not hold it in their interval: the two can "
-    "still be told apart."
-)
-ALIKE = "All {} measures with a retrained model's value hold it in their interval: they do not tell the two apart."
+HELD = "Of the {} measures with a retrained model's value {} have it in their interval: {}."
 
 
 def verdict(data: Data) -> dict[str, Any]:
@@ -38,7 +34,8 @@ def _level(data: Data) -> tuple[str, str]:
     edit, losses = data["edit"], data["losses"]
     if edit["n_changed"] + edit["n_changed_in_buffers"] == 0:
         return "unchanged", ""
-    if any(one["n_not_finite"] for one in losses["sets"]["after"].values()):
+    old, new = losses["sets"]["before"], losses["sets"]["after"]
+    if any(new[name]["n_not_finite"] > old[name]["n_not_finite"] for name in new):
         return "broken", ""
     scores = {row["name"]: row for row in data["scores"]}
     for name, sign, title in (
@@ -88,7 +85,8 @@ def _apart(data: Data) -> Iterator[str]:
         and None not in (row["after"]["low"], row["after"]["high"])
     ]
     if held:
-        yield ALIKE.format(len(held)) if all(held) else APART.format(held.count(False), len(held))
+        apart = "these do not tell the two apart" if all(held) else "the two can still be told apart"
+        yield HELD.format(len(held), held.count(True), apart)
 
 
 def _accuracies(data: Data) -> Iterator[str]:
