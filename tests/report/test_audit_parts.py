@@ -190,7 +190,7 @@ def ends(value, low=None, high=None):
     return {"value": value, "low": low, "high": high}
 
 
-def facts(scores=(), changed=5, shares=None, broken=0, oracle=("models", 1)):
+def facts(scores=(), changed=5, shares=None, broken=0, oracle=("models", 1), checks=()):
     """Return the least data that a verdict is made of."""
     shares = shares or {"before": ends(0.9, 0.8, 1.0), "after": ends(0.5, 0.4, 0.6)}
     counted = {name: {"n": 10, "n_not_finite": 0} for name in ("forget", "retain", "unseen")}
@@ -203,6 +203,7 @@ def facts(scores=(), changed=5, shares=None, broken=0, oracle=("models", 1)):
             "max_samples": 20,
         },
         "scores": list(scores),
+        "checks": list(checks),
         "oracle": {"kind": oracle[0], "n": oracle[1]},
         "method": {"fitted": True, "seconds": 1.0},
     }
@@ -266,6 +267,12 @@ def test_the_verdict_says_whether_the_measures_tell_the_two_apart():
     )
     said = verdict(facts([tow, inside, without]))["sentences"]
     assert any("1 have it" in line and "do not tell the two apart" in line for line in said)
+
+
+def test_the_verdict_tells_what_was_found_wrong():
+    checks = [{"what": "Right", "passed": True}, {"what": "Its edit", "passed": False}]
+    said = verdict(facts(checks=checks))["sentences"]
+    assert [line for line in said if "Not true" in line] == ["Not true: Its edit."]
 
 
 def test_open_points_follow_from_what_was_passed():

@@ -72,7 +72,10 @@ def page(data: Data) -> Report:
     _scores(report, data)
     if data["checks"]:
         report.section("What was checked")
-        report.items((check["what"], "Yes." if check["passed"] else "No!") for check in data["checks"])
+        report.items(
+            (check["what"], "Yes." if check["passed"] else "No, this was found to be otherwise.")
+            for check in data["checks"]
+        )
     report.section("What was not verified").items((one["title"], one["text"]) for one in data["not_verified"])
     _reproduction(report, data)
     report.section("This document", DIGEST).properties({"SHA-256": data["digest"]}, code=True)

@@ -26,6 +26,8 @@ def verdict(data: Data) -> dict[str, Any]:
     sentences = [reason] * bool(reason)
     if level not in ("unchanged", "unknown"):
         sentences += _apart(data)
+    if level != "unchanged":
+        sentences += [f"Not true: {check['what']}." for check in data["checks"] if not check["passed"]]
     sentences += [*_accuracies(data), *_familiarity(data)]
     return {"level": level, "headline": HEADLINES[level], "sentences": sentences}
 
@@ -96,9 +98,13 @@ def _accuracies(data: Data) -> Iterator[str]:
         row = scores.get(name)
         if row is None or _value(row["after"]) is None:
             continue
-        before = f", {percent(row['before']['value'])} before" if _value(row["before"]) is not None else ""
-        target = "" if row["target"] is None else f"; a retrained model {percent(row['target'])}"
-        yield f"On {samples} the result is right for {percent(row['after']['value'])}{before}{target}."
+        beside = []
+        if _value(row["before"]) is not None:
+            beside.append(f"before {percent(row['before']['value'])}")
+        if row["target"] is not None:
+            beside.append(f"a retrained model {percent(row['target'])}")
+        compared = f" ({', '.join(beside)})" if beside else ""
+        yield f"Of the {samples} the result gets {percent(row['after']['value'])} right{compared}."
 
 
 def _familiarity(data: Data) -> Iterator[str]:
