@@ -72,7 +72,10 @@ def page(data: Data) -> Report:
     _scores(report, data)
     if data["checks"]:
         report.section("What was checked")
-        report.items((check["what"], "Yes." if check["passed"] else "No!") for check in data["checks"])
+        report.items(
+            (check["what"], "Yes." if check["passed"] else "No, this was found to be otherwise.")
+            for check in data["checks"]
+        )
     report.section("What was not verified").items((one["title"], one["text"]) for one in data["not_verified"])
     _reproduction(report, data)
     report.section("This document", DIGEST).properties({"SHA-256": data["digest"]}, code=True)
@@ -175,7 +178,8 @@ def _edit(report: Report, data: Data) -> None:
         for row in edit["tensors"]
     ]
     if table:
-        report.table(table, f"All {_counted(len(table), 'tensor')}", folded=True)
+        more = " (the JSON file has them too)" if len(table) > 60 else ""
+        report.table(table, f"All {_counted(len(table), 'tensor')}{more}", folded=True)
 
 
 def _scores(report: Report, data: Data) -> None:

@@ -23,8 +23,9 @@ TEXTS = {
     ),
     "average": (
         "Single samples",
-        "The membership tests here are averages over many samples, and weak. A rare or odd sample can still be "
-        "recognised where the average shows nothing; an attack with many models of both kinds was not made.",
+        "The figures here are averages over many samples, and the tests of membership among them weak. A rare or odd "
+        "sample can still be recognised where the average shows nothing; that takes an attack with many models, which "
+        "was not made.",
     ),
     "loss alone": (
         "Accuracy and membership",

@@ -64,8 +64,10 @@ def method_facts(method: Any, seconds: float | None) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If it is neither.
+        If it is neither, or the seconds are no length of time.
     """
+    if seconds is not None and not (isinstance(seconds, float | int) and 0 <= seconds < math.inf):
+        raise DataError(f"seconds must be how long the unlearning took, 0 or more, got {seconds!r}")
     if isinstance(method, str):
         return {
             "name": clean(method),
@@ -111,7 +113,7 @@ def edit_facts(model: nn.Module, edit: WeightEdit, notes: Mapping[str, str]) -> 
         changed, total = (edit[name].n_changed if name in edit else 0), tensor.numel()
         share = changed / total if total else 0.0
         row = {
-            "name": name,
+            "name": clean(name),
             "changed": changed,
             "total": total,
             "share": share,
@@ -160,7 +162,7 @@ def _ends(score: Any) -> dict[str, float | None] | None:
 
 def _digests(model: nn.Module) -> dict[str, Any]:
     first = list(named_tensors(model).items())[:FIRST]
-    rows = [{"name": name, "digest": digest(tensor)} for name, tensor in first]
+    rows = [{"name": clean(name), "digest": digest(tensor)} for name, tensor in first]
     return {"digest": model_digest(model), "tensors": rows}
 
 

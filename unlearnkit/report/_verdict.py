@@ -17,11 +17,7 @@ HEADLINES = {
     "unclear": f"On these tests it cannot be told whether the result came closer to {ONE}.",
     "broken": "The result is damaged: on some samples its loss is not a finite number.",
 }
-APART = (
-    "{} of the {} measures with a retrained model's value do not hold it in their interval: the two can "
-    "still be told apart."
-)
-ALIKE = "All {} measures with a retrained model's value hold it in their interval: they do not tell the two apart."
+HELD = "Of the {} measures with a retrained model's value {} have it in their interval: {}."
 
 
 def verdict(data: Data) -> dict[str, Any]:
@@ -30,6 +26,8 @@ def verdict(data: Data) -> dict[str, Any]:
     sentences = [reason] * bool(reason)
     if level not in ("unchanged", "unknown"):
         sentences += _apart(data)
+    if level != "unchanged":
+        sentences += [f"Not true: {check['what']}." for check in data["checks"] if not check["passed"]]
     sentences += [*_accuracies(data), *_familiarity(data)]
     return {"level": level, "headline": HEADLINES[level], "sentences": sentences}
 
@@ -38,7 +36,8 @@ def _level(data: Data) -> tuple[str, str]:
     edit, losses = data["edit"], data["losses"]
     if edit["n_changed"] + edit["n_changed_in_buffers"] == 0:
         return "unchanged", ""
-    if any(one["n_not_finite"] for one in losses["sets"]["after"].values()):
+    old, new = losses["sets"]["before"], losses["sets"]["after"]
+    if any(new[name]["n_not_finite"] > old[name]["n_not_finite"] for name in new):
         return "broken", ""
     scores = {row["name"]: row for row in data["scores"]}
     for name, sign, title in (
@@ -88,7 +87,8 @@ def _apart(data: Data) -> Iterator[str]:
         and None not in (row["after"]["low"], row["after"]["high"])
     ]
     if held:
-        yield ALIKE.format(len(held)) if all(held) else APART.format(held.count(False), len(held))
+        apart = "these do not tell the two apart" if all(held) else "the two can still be told apart"
+        yield HELD.format(len(held), held.count(True), apart)
 
 
 def _accuracies(data: Data) -> Iterator[str]:
@@ -98,9 +98,13 @@ def _accuracies(data: Data) -> Iterator[str]:
         row = scores.get(name)
         if row is None or _value(row["after"]) is None:
             continue
-        before = f", {percent(row['before']['value'])} before" if _value(row["before"]) is not None else ""
-        target = "" if row["target"] is None else f"; a retrained model {percent(row['target'])}"
-        yield f"On {samples} the result is right for {percent(row['after']['value'])}{before}{target}."
+        beside = []
+        if _value(row["before"]) is not None:
+            beside.append(f"before {percent(row['before']['value'])}")
+        if row["target"] is not None:
+            beside.append(f"a retrained model {percent(row['target'])}")
+        compared = f" ({', '.join(beside)})" if beside else ""
+        yield f"Of the {samples} the result gets {percent(row['after']['value'])} right{compared}."
 
 
 def _familiarity(data: Data) -> Iterator[str]:

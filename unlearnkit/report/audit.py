@@ -224,7 +224,7 @@ def audit(
     max_samples : int, optional
         Losses are those of at most so many samples of each set; also passed to `evaluate`.
     random_state : int
-        Passed to `evaluate`.
+        Passed to `evaluate`, and recorded.
 
     Returns
     -------

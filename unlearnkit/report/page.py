@@ -125,7 +125,8 @@ class Report:
         remarks : sequence of str
             A text under each row, as wide as the table.
         folded : bool
-            Whether only the caption is seen until the reader opens it; on paper it is open.
+            Whether only the caption is seen until the reader opens it; on paper it is open, unless it
+            has more than 60 rows.
         """
         rows = [dict(row) for row in rows]
         columns = list(rows[0]) if rows else []
