@@ -4,6 +4,7 @@
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def _importable_from_anywhere(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(unlearnkit.__file__).parents[1]))
 
 
-def in_process(*command):
+def another_process(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -191,13 +192,15 @@ def test_every_command_has_its_program_name():
 
 
 @pytest.mark.parametrize("module", ["unlearnkit", "unlearnkit.cli"])
-def test_module_can_be_run(module):
-    done = in_process(sys.executable, "-m", module, "--version")
-    assert (done.returncode, done.stdout) == (0, f"unlearnkit {unlearnkit.__version__}\n")
+def test_module_can_be_run(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name="__main__")
+    assert (end.value.code, capsys.readouterr().out) == (0, f"unlearnkit {unlearnkit.__version__}\n")
 
 
 def test_json_is_all_that_a_process_prints_on_stdout(folder):
-    done = in_process(*COMMAND, *FORGET, "--forget-class", "2", "--out", "new.safetensors", "--json")
+    done = another_process(*COMMAND, *FORGET, "--forget-class", "2", "--out", "new.safetensors", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["files"] == {"--out": ["new.safetensors"]}
     assert "imported" in done.stderr

@@ -47,6 +47,7 @@ def test_a_file_is_imported_once_and_pickles_by_its_name(folder):
 def test_a_file_named_as_a_known_module_does_not_replace_it(folder):
     (folder / "json.py").write_text("here = 1\n")
     assert made("json.py:here") == 1
+    assert Name.parse("json.py:here", "").find() == 1
     assert hasattr(sys.modules["json"], "loads")
 
 

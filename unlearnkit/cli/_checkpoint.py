@@ -25,7 +25,7 @@ NESTED = ("state_dict", "model_state_dict", "model")
 
 _CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file as s; '
-    "s(torch.load('{path}', map_location='cpu', weights_only=True), '{stem}.safetensors')\""
+    "s(torch.load('{path}', map_location='cpu', weights_only=True), '{target}')\""
 )
 
 
@@ -72,7 +72,10 @@ def files_of(path: str, option: str, allow_pickle: bool = False) -> Path:
     if not found.is_file():
         raise WrongUse(f"{option} {path}: there is no such file.")
     if found.suffix.lower() in PICKLES and not allow_pickle:
-        convert = _CONVERT.format(path=path, stem=found.with_suffix(""))
+        target = found.with_suffix(".safetensors")
+        if target.exists():
+            target = target.with_stem(f"{target.stem}-converted")
+        convert = _CONVERT.format(path=path, target=target)
         raise WrongUse(
             f"{option} {path}: a {found.suffix} file is a pickle, which can run code as it is read. Convert its state "
             f"dict to safetensors ({convert}), or pass --allow-pickle, which reads tensors and plain values alone."

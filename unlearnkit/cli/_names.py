@@ -142,6 +142,8 @@ def _from_file(path: Path) -> ModuleType:
     """Import a file under its own name, as a script beside it would, and once."""
     path, name = path.resolve(), path.stem
     known = sys.modules.get(name)
+    if path in _loaded:
+        return _loaded[path]
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
     spec = importlib.util.spec_from_file_location(name, path)
@@ -150,17 +152,18 @@ def _from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
-    if known is None or not hasattr(known, "__spec__") or _ours.get(name) is known:
-        # where what it makes is pickled (workers of a loader), it is found by this name
-        sys.modules[name] = _ours[name] = module
+    is_free = known is None or any(known is other for other in _loaded.values())
+    if is_free:  # where what it makes is pickled (workers of a loader), it is found by this name
+        sys.modules[name] = module
     try:
         with user_code(f"importing {path.name}"):
             spec.loader.exec_module(module)
     except BaseException:
-        if sys.modules.get(name) is module:
-            del sys.modules[name], _ours[name]
+        if is_free:
+            del sys.modules[name]
         raise
+    _loaded[path] = module
     return module
 
 
-_ours: dict[str, ModuleType] = {}
+_loaded: dict[Path, ModuleType] = {}
