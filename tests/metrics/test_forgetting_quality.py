@@ -145,6 +145,14 @@ def test_margins_finer_than_the_thresholds():
     assert 0 < forgetting_epsilons(a, b)[0] < 5
 
 
+def test_margins_far_apart_take_no_more_thresholds():
+    # 100 per unit would be 2e11 of them.
+    rng = np.random.default_rng(10)
+    a, b = 1e9 * rng.normal(size=(2, 30, 2))
+    assert (forgetting_epsilons(a, b) < 5).all()
+    np.testing.assert_array_equal(forgetting_epsilons(a, a), 0)
+
+
 def test_many_samples_at_once():
     # The reference asserts the truth of an array here, which ends it for more than one threshold.
     with pytest.raises(ValueError, match="truth value"):

@@ -75,11 +75,22 @@ def epsilon_of_sample(ours: Array, theirs: Array, table: Array) -> float:
         at = np.arange(len(thresholds))
         return best(thresholds, np.full_like(thresholds, np.inf), (at, at), ours_above)
 
-    grid = np.linspace(values[0], values[-1], int(np.ceil(np.ptp(values) * PER_UNIT)))
-    found = max(above(grid), best(*_around(ours, theirs, peaky), ours_peaky))
+    found = max(above(_over(values)), best(*_around(ours, theirs, peaky), ours_peaky))
     if found == -np.inf:
         found = max(above(values), best(values, values, np.triu_indices(len(values)), ours_peaky))
     return CAP if found == -np.inf else min(found, CAP)
+
+
+def _over(values: Array) -> Array:
+    """Return thresholds over the range of the sorted values, without those that divide them as another does."""
+    low, high = values[0], values[-1]
+    count = int(np.ceil((high - low) * PER_UNIT))
+    if count <= 3 * len(values):
+        return np.linspace(low, high, count)
+    step = (high - low) / (count - 1)
+    # The first threshold above each value is one of these; the third is for rounding.
+    at = np.unique((np.floor((values - low) / step)[:, None] + [0, 1, 2]).clip(0, count - 1))
+    return np.minimum(low + at * step, high)
 
 
 def _around(ours: Array, theirs: Array, peaky: Array) -> tuple[Array, Array, Pair]:
