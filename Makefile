@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Every target sets up what it needs in .venv: a minute or two on a fresh machine, then nothing.
 #
-#   make test PYTEST_ARGS='-k layers'    hands arguments to pytest
+#   make test PYTEST_ARGS='-k layers'    hands arguments to pytest; with -n0 in one process
 #   make bench DATA=DIR                  repeats the studies too, on the data sets in DIR
 #   make bench RESULTS=/tmp/quick BENCH_ARGS='--scale tiny --rounds 1'    a quick look, kept apart
 #   make test PYTHON=python3.12          chooses the interpreter (3.11 or newer)
@@ -26,7 +26,7 @@ demo: $(VENV)/.demo ## make a model forget, on real data, and show what it did
 	$(BIN)/unlearnkit demo
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check
@@ -40,6 +40,7 @@ bench: $(VENV)/.bench ## time the Fisher beside its peers, half an hour; DATA=DI
 	$(BIN)/python benchmarks/memory_bound.py --out $(RESULTS)/memory_bound.json
 	$(BIN)/python benchmarks/channel_budget.py --out $(RESULTS)/channel_budget.json
 	$(BIN)/python benchmarks/partition_memory.py --out $(RESULTS)/partition_memory.json
+	$(BIN)/python benchmarks/search.py --out $(RESULTS)/search.json
 	@if [ -n "$(DATA)" ]; then set -e; for study in assd_defaults data_free; do \
 	    $(BIN)/python benchmarks/$$study.py --data "$(DATA)"; done; \
 	  for paper in salun del_localisation; do \

@@ -8,13 +8,15 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_score
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from unlearnkit import Importance, WeightEdit
-from unlearnkit.base import Unlearner
+from unlearnkit import SSD, FisherDiagonal, Importance, WeightEdit
+from unlearnkit.base import Unlearner, identity
 from unlearnkit.exceptions import CollapseWarning, DataError, IneffectiveWarning
+from unlearnkit.metrics import evaluate
 
 X = torch.eye(3).repeat(20, 1) + 0.1 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 3
@@ -231,3 +233,48 @@ def test_a_loss_that_becomes_nan_is_a_collapse():
     ones = torch.ones(8, 3), torch.zeros(8)
     with pytest.warns(CollapseWarning, match="rose from 1 to nan"):
         Scale(-1, loss=broken).fit(network(), ones, ones)
+
+
+# scikit-learn's searches, and ours ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda: GridSearchCV(Scale(), {"lambda_": [0.5, 1.0]}).fit(network(), FORGET),
+        lambda: GridSearchCV(Scale(), {"lambda_": [0.5, 1.0]}).fit(X.numpy(), Y.numpy()),
+        lambda: RandomizedSearchCV(Scale(), {"lambda_": [0.5, 1.0]}, n_iter=2).fit(X.numpy(), Y.numpy()),
+        lambda: cross_val_score(Scale(), X.numpy(), Y.numpy()),
+        lambda: GridSearchCV(Scale(), {"lambda_": [1.0]}, scoring="accuracy", error_score="raise").fit(X, Y),
+    ],
+)
+def test_a_search_of_scikit_learn_is_refused_and_ours_is_named(search):
+    with pytest.raises(TypeError, match="UnlearnSearch"):
+        search()
+
+
+def test_a_search_of_scikit_learn_with_a_score_of_its_own_names_ours_too():
+    search = GridSearchCV(Scale(), {"lambda_": [0.5, 1.0]}, scoring="accuracy")
+    with pytest.raises(ValueError, match=r"(?s)fits failed.*UnlearnSearch"):
+        search.fit(X.numpy(), Y.numpy())
+
+
+def test_score_is_closeness_to_the_oracle():
+    model, scale = network(), Scale(lambda_=0.9).fit(network(), RETAIN, FORGET)
+    sets = {"retain": RETAIN, "forget": FORGET, "test": HELD_OUT}
+    assert scale.score(model, **sets, oracle=scale.transform(model)) == 1
+    declared = {"retain": 1.0, "forget": 0.5, "test": 1.0}
+    assert scale.score(model, **sets, oracle=declared) == evaluate(model, **sets, oracle=declared)["tow"] < 1
+    with pytest.raises(NotFittedError):
+        Scale().score(model, **sets, oracle=declared)
+    assert hasattr(Scale, "score") and "tug of war" in Scale.score.__doc__
+
+
+def test_identity_tells_settings_apart_by_value():
+    def loss(model, batch):
+        return model(batch[0]).sum(1)
+
+    one, same = SSD(importance=FisherDiagonal(), loss=loss), SSD(importance=FisherDiagonal(), loss=loss)
+    assert identity(one) == identity(same) == identity(clone(one)) and identity(one) != identity(SSD())
+    assert identity([1]) != identity([1]) and identity(1) != identity(1.0) and identity(1) != identity(True)
+    assert identity(STORED) == identity(clone(STORED))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from unlearnkit import _tensor_file
-from unlearnkit._tensor_file import read_tensors, write_tensors
+from unlearnkit._tensor_file import read_manifest, read_tensors, write_tensors
 from unlearnkit.exceptions import DataError
 
 MANIFEST = {"rows": {"b": [1, 2], "a": None}, "note": 'Ærø "quoted" \n \ud800'}
@@ -127,6 +127,16 @@ def test_files_that_are_something_else_say_what(tmp_path):
         assert repr(str(path)) in str(caught.value)
         count += 1
     assert count == 13
+
+
+def test_manifest_is_read_without_the_tensors(tmp_path, monkeypatch):
+    write_tensors(tmp_path / "file", "kind", 3, {"a": [1, 2]}, {"x": torch.zeros(3)})
+    monkeypatch.setattr("unlearnkit._tensor_file._checksum", None)
+    assert read_manifest(tmp_path / "file", "kind", 3) == {"a": [1, 2]}
+    for path, message in foreign_files(tmp_path):
+        monkeypatch.undo()  # the foreign files are written with a checksum
+        with pytest.raises(DataError, match=message):
+            read_manifest(path, "kind", 3)
 
 
 def test_every_cut_is_noticed(path):

@@ -13,6 +13,8 @@ from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import (
     CollapseWarning,
     DataError,
+    DriftError,
+    DriftWarning,
     EditMismatchError,
     FallbackWarning,
     IneffectiveWarning,
@@ -37,6 +39,7 @@ from unlearnkit.importance import (
     Sensitivity,
     WeightedSaliency,
 )
+from unlearnkit.log import ForgetLog
 from unlearnkit.methods import (
     ASSD,
     DEL,
@@ -64,6 +67,8 @@ from unlearnkit.methods import (
     WarmUpFinder,
     find_forget_set,
 )
+from unlearnkit.oracles import OracleBank
+from unlearnkit.search import UnlearnSearch
 from unlearnkit.selection import ParameterMask, select
 from unlearnkit.structure import compact
 
@@ -82,12 +87,15 @@ __all__ = [
     "CollapseWarning",
     "CritMem",
     "DataError",
+    "DriftError",
+    "DriftWarning",
     "EditMismatchError",
     "FallbackWarning",
     "FineTune",
     "FisherDiagonal",
     "FisherRatio",
     "FisherReset",
+    "ForgetLog",
     "GradCAM",
     "GradientActivation",
     "GradientAscent",
@@ -103,6 +111,7 @@ __all__ = [
     "MixtureFinder",
     "NegGradPlus",
     "NondeterminismWarning",
+    "OracleBank",
     "ParameterMask",
     "Partition",
     "Prune",
@@ -116,6 +125,7 @@ __all__ = [
     "SeparationWarning",
     "Trainer",
     "UnlearnError",
+    "UnlearnSearch",
     "UnlearnWarning",
     "UnsupportedModuleError",
     "WarmUpFinder",

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +101,50 @@ def read_tensors(
     DataError
         If the file is missing, damaged, of another kind or of a newer version.
     """
+    with _opened(path, kind, version) as (file, head):
+        keys = file.keys()
+        tensors = {key: file.get_tensor(key).clone() for key in keys}
+    if head.pop("checksum", None) != _checksum(head, tensors):
+        raise DataError(
+            f"cannot load {os.fspath(path)!r}: it is damaged, for its content does not match its checksum; "
+            "fetch the file again"
+        )
+    return head["manifest"], tensors
+
+
+def read_manifest(path: str | os.PathLike[str], kind: str, version: int) -> dict[str, Any]:
+    """Read the manifest alone, whatever the size of the tensors: the checksum is not checked.
+
+    Parameters
+    ----------
+    path, kind, version
+        As of :func:`read_tensors`.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, cut short, of another kind or of a newer version.
+    """
+    with _opened(path, kind, version) as (_, head):
+        manifest: dict[str, Any] = head["manifest"]
+    return manifest
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], kind: str, version: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file, and explain what is wrong with it, here and where it is read."""
     name = repr(os.fspath(path))
     if not os.path.isfile(path):
         found = "it is a folder" if os.path.isdir(path) else "there is no such file"
         raise DataError(f"cannot load {name}: {found}; give the path of a saved {kind}")
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
-            head = _head((file.metadata() or {}).get(_ENTRY), name, kind, version)
-            keys = file.keys()
-            tensors = {key: file.get_tensor(key).clone() for key in keys}
+            yield file, _head((file.metadata() or {}).get(_ENTRY), name, kind, version)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"cannot load {name}: it is no safetensors file, or it is cut short or damaged "
             f"({error}); give the path of a saved {kind}, or fetch the file again"
         ) from error
-    if head.pop("checksum", None) != _checksum(head, tensors):
-        raise DataError(
-            f"cannot load {name}: it is damaged, for its content does not match its checksum; "
-            "fetch the file again"
-        )
-    return head["manifest"], tensors
 
 
 def _head(entry: str | None, name: str, kind: str, version: int) -> dict[str, Any]:

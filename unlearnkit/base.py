@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
@@ -12,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from unlearnkit._hidden import hidden_from_sklearn
 from unlearnkit.data import (
     Batch,
     ForgetRetain,
@@ -28,7 +31,7 @@ from unlearnkit.data import (
 )
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import CollapseWarning, DataError, IneffectiveWarning, warn
-from unlearnkit.metrics import Timer, accuracy
+from unlearnkit.metrics import Timer, accuracy, evaluate
 from unlearnkit.parameters import unwrap
 
 M = TypeVar("M", bound=nn.Module)
@@ -110,40 +113,20 @@ class Unlearner(BaseEstimator):
         UnsupportedModuleError
             If the model cannot be measured exactly.
         """
-        self._forget_fit()
+        self._prepare()
         if not isinstance(model, nn.Module):
             raise TypeError(
-                f"the first argument of fit is the model, a torch.nn.Module; got {type(model).__name__}."
+                f"the first argument of fit is the model, a torch.nn.Module; got {type(model).__name__}. To "
+                "choose among parameters or methods, use unlearnkit.UnlearnSearch: scikit-learn's searches cut "
+                "samples into folds, and forgetting has none."
             )
-        if self.loss is not None and not callable(self.loss):
-            raise DataError(
-                "loss must be a function loss(model, batch) that returns one value a sample, got "
-                f"{self.loss!r}."
-            )
-        self._validate()
         inner = unwrap(model)
         with Timer() as finding:
             roles = self._roles(inner, data, retain, forget, validation)
-        if self.needs_retain == "data" and not _is_data(roles.retain):
-            got = "nothing" if roles.retain is None else f"an {type(roles.retain).__name__}"
-            raise DataError(
-                f"{type(self).__name__} looks at the samples of the retain set, so it needs them "
-                f"themselves, and got {got}: pass fit(model, retain, forget). ASSD and SSD can "
-                "work from a stored importance."
-            )
-        if self.needs_retain == "data" and (common := shared(roles.retain, roles.forget)):
-            warn(
-                f"{common:,} samples of the forget set are in the retain set too, and {type(self).__name__} "
-                "trains to keep them: leave them out of retain.",
-                IneffectiveWarning,
-            )
-        # the walk over a loader draws random numbers, even without shuffling; and a caller may have
-        # switched gradients off, which inference mode does beyond what enable_grad can mend
-        loaders = (roles.forget, roles.retain, roles.validation)
-        with preserved_rng(*loaders), torch.inference_mode(False):
+        self._check(roles)
+        with _apart(roles):
             with Timer() as timer:
-                measured = self._measure(inner, roles)
-                edit = self._fit(inner, roles, measured)
+                edit = self._fit(inner, roles, self._measure(inner, roles))
             self.edit_, self.seconds_ = edit, finding.seconds + timer.seconds
             try:
                 self._warn_of_collapse(inner, roles)
@@ -169,8 +152,80 @@ class Unlearner(BaseEstimator):
         """Fit, and return the copy that has forgotten: ``fit(...).transform(model)``."""
         return self.fit(model, *data, **named).transform(model)
 
+    @hidden_from_sklearn
+    def score(
+        self,
+        model: nn.Module,
+        *,
+        retain: Any,
+        forget: Any,
+        test: Any,
+        oracle: nn.Module | Mapping[str, float],
+    ) -> float:
+        """Return how close `model` comes, once it has forgotten, to one that was retrained: the tug of war.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model that was fitted.
+        retain, forget, test, oracle
+            As of :func:`unlearnkit.metrics.evaluate`.
+
+        Returns
+        -------
+        float
+            In [0, 1]; 1 is what retraining gives. See :func:`unlearnkit.metrics.tow`.
+        """
+        return evaluate(self.transform(model), retain=retain, forget=forget, test=test, oracle=oracle)["tow"]
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "edit_")
+
+    def _prepare(self) -> None:
+        """Drop earlier results, and check the parameters."""
+        self._forget_fit()
+        if self.loss is not None and not callable(self.loss):
+            raise DataError(
+                "loss must be a function loss(model, batch) that returns one value a sample, got "
+                f"{self.loss!r}."
+            )
+        self._validate()
+
+    def _check(self, roles: ForgetRetain) -> None:
+        """Refuse roles that this method cannot work with."""
+        if self.needs_retain != "data":
+            return
+        if not _is_data(roles.retain):
+            got = "nothing" if roles.retain is None else f"an {type(roles.retain).__name__}"
+            raise DataError(
+                f"{type(self).__name__} looks at the samples of the retain set, so it needs them "
+                f"themselves, and got {got}: pass fit(model, retain, forget). ASSD and SSD can "
+                "work from a stored importance."
+            )
+        if common := shared(roles.retain, roles.forget):
+            warn(
+                f"{common:,} samples of the forget set are in the retain set too, and {type(self).__name__} "
+                "trains to keep them: leave them out of retain.",
+                IneffectiveWarning,
+            )
+
+    def _measured(self, model: nn.Module, roles: ForgetRetain) -> Any:
+        """Return what every candidate of a search needs that agrees in :meth:`_shares`."""
+        with _apart(roles):
+            return self._measure(model, roles)
+
+    def _learn(self, model: nn.Module, roles: ForgetRetain, measured: Any) -> None:
+        """Fit on what was measured before, as a search does with each of its candidates."""
+        with _apart(roles), Timer() as timer:
+            edit = self._fit(model, roles, measured)
+        self.edit_, self.seconds_ = edit, timer.seconds
+
+    def _shares(self) -> Hashable:
+        """Say what :meth:`_measure` depends on, beside the model and the data.
+
+        In a search, candidates that agree in it share one measurement. None: nothing is shared.
+        """
+        return None
 
     def _forget_fit(self) -> None:
         """Drop the results of an earlier fit: one that fails must not leave them standing."""
@@ -226,6 +281,29 @@ class Unlearner(BaseEstimator):
     def _milder(self) -> str:
         """Say which parameter makes the edit milder."""
         return "Choose a milder setting, or repair the model by fine-tuning on the retain set."
+
+
+@contextmanager
+def _apart(roles: ForgetRetain) -> Iterator[None]:
+    """Keep the caller's random state and modes out of what is computed, and that out of them.
+
+    The walk over a loader draws random numbers, even without shuffling; and a caller may have
+    switched gradients off, which inference mode does beyond what enable_grad can mend.
+    """
+    with preserved_rng(roles.forget, roles.retain, roles.validation), torch.inference_mode(False):
+        yield
+
+
+def identity(value: Any) -> Hashable:
+    """Return what tells settings apart: estimators by their parameters, all else by value, or as an object."""
+    if isinstance(value, BaseEstimator):
+        given = value.get_params(deep=False)
+        return type(value), tuple((name, identity(given[name])) for name in sorted(given))
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
 
 
 def _is_data(source: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from unlearnkit import ops
 
-PACKAGES = ("unlearnkit", "torch", "numpy", "scikit-learn", "safetensors", "tqdm")
+PACKAGES = ("unlearnkit", "torch", "numpy", "scikit-learn", "safetensors", "tqdm", "filelock")
 
 
 def configuration() -> dict[str, dict[str, str]]:

@@ -40,6 +40,10 @@ class UnsupportedModuleError(UnlearnError):
     """A module cannot be handled exactly, and an approximation would go unnoticed."""
 
 
+class DriftError(UnlearnError):
+    """A request would take a model further from its training than its budget allows."""
+
+
 class UnlearnWarning(UserWarning):
     """Root of every warning that the library emits."""
 
@@ -66,6 +70,10 @@ class SmallSampleWarning(UnlearnWarning):
 
 class SeparationWarning(UnlearnWarning):
     """The noisy part that was found in a data set is hardly to be told from the rest."""
+
+
+class DriftWarning(UnlearnWarning):
+    """Requests have taken a model further from its training than its budget allows: retrain it."""
 
 
 def warn(message: str, category: type[UnlearnWarning]) -> None:

@@ -78,5 +78,5 @@ def test_a_shuffling_loader_gives_all_models_the_same_order():
 def test_nothing_to_measure_is_refused():
     with pytest.raises(DataError, match="at least one model"):
         margins([], (torch.zeros(1, 2), torch.zeros(1).long()))
-    with pytest.raises(DataError, match="at least one sample|no samples|yielded none"):
+    with pytest.raises(DataError, match="yielded none"):
         margins(nn.Linear(2, 2), (torch.zeros(0, 2), torch.zeros(0).long()))

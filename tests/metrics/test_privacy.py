@@ -8,7 +8,13 @@ from sklearn.svm import SVC
 from torch import nn
 
 from unlearnkit.exceptions import DataError
-from unlearnkit.metrics import confidence_mia, mia
+from unlearnkit.metrics import (
+    confidence_from_logits,
+    confidence_mia,
+    mia,
+    modified_entropy_from_logits,
+    svc_mia,
+)
 
 
 def test_two_points_split_at_their_midpoint():
@@ -124,3 +130,61 @@ def test_confidence_mia_of_a_model():
 
     forget = tuple(torch.cat(pair) for pair in zip(data(3.0, 1), data(-3.0, 3), strict=True))
     assert confidence_mia(model, data(3.0, 12), data(-3.0, 9), forget) == 0.75
+
+
+def logits(n, seed, gain):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(5, size=n)
+    z = rng.normal(size=(n, 5))
+    z[np.arange(n), labels] += gain
+    return torch.from_numpy(z), torch.from_numpy(labels)
+
+
+PAIRS = logits(150, 0, 3.0), logits(150, 1, 1.5), logits(80, 2, 2.0)
+
+
+def attack(features):
+    """The authors' attack, on features [N, ...] of members, non-members and targets."""
+    members, nonmembers, targets = (np.asarray(rows, dtype=float).reshape(len(rows), -1) for rows in features)
+    clf = SVC(C=3, gamma="auto", kernel="rbf")
+    clf.fit(np.concatenate([members, nonmembers]), np.repeat([1, 0], [len(members), len(nonmembers)]))
+    return 1 - clf.predict(targets).mean()
+
+
+def test_the_five_features_are_the_authors_attacks():
+    found = svc_mia(*PAIRS)
+    assert list(found) == ["correctness", "confidence", "entropy", "m_entropy", "prob"]
+    p = [z.softmax(1).numpy() for z, _ in PAIRS]
+    right = [(z.argmax(1) == y).numpy() for z, y in PAIRS]
+    entropy = [-(rows * np.log(rows)).sum(1) for rows in p]
+    expected = {"correctness": attack(right), "entropy": attack(entropy), "prob": attack(p)}
+    expected["confidence"] = mia(*(confidence_from_logits(*pair) for pair in PAIRS))
+    expected["m_entropy"] = attack([modified_entropy_from_logits(*pair) for pair in PAIRS])
+    assert found == pytest.approx(expected)
+    assert svc_mia(*PAIRS, features=["prob"]) == {"prob": found["prob"]}
+
+
+def test_the_published_modified_entropy_gives_another_score():
+    def published(z, y):
+        p = z.softmax(1).numpy()
+        p[:, y.unique()] = 1 - p[:, y.unique()]
+        return -(p * z.log_softmax(1).numpy()).sum(1)
+
+    theirs = attack([published(*pair) for pair in PAIRS])
+    assert abs(svc_mia(*PAIRS)["m_entropy"] - theirs) > 0.03
+
+
+def test_all_features_see_the_same_draw():
+    state = np.random.RandomState(3)
+    found = svc_mia(*PAIRS, max_samples=15, random_state=state)
+    again = svc_mia(*PAIRS, max_samples=15, random_state=np.random.RandomState(3))
+    assert found == again
+    seed = int(np.random.RandomState(3).randint(2**31))
+    assert found["confidence"] == mia(
+        *(confidence_from_logits(*pair) for pair in PAIRS), max_samples=15, random_state=seed
+    )
+
+
+def test_an_unknown_feature_is_refused():
+    with pytest.raises(DataError, match="no feature 'loss': choose among correctness"):
+        svc_mia(*PAIRS, features=["loss"])

@@ -71,7 +71,7 @@ def test_they_are_what_the_units_put_out(before, network, batch):
         nn.Threshold(0.1, 0.0), nn.RReLU(), nn.Softshrink(), nn.Hardshrink(),
         torch.relu, torch.relu_, F.relu, torch.Tensor.tanh_, lambda x: x.clamp(min=0), lambda x: x.clamp_min_(0),
     ],
-    ids=str,
+    ids=lambda activation: getattr(activation, "__name__", str(activation)),  # no address: it differs by process
 )  # fmt: skip
 def test_every_activation_function_is_seen(activation):
     class Model(nn.Module):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.base import Unlearner
+from unlearnkit.base import Unlearner, identity
 from unlearnkit.data import ForgetRetain
 from unlearnkit.edit import WeightEdit
 from unlearnkit.edit.sources import edited, state_of
@@ -129,6 +129,9 @@ class Dampening(Unlearner):
         return gather(
             self._estimator(), model, roles, self.reference, NO_RETAIN, loss=self.loss, progress=self.progress
         )
+
+    def _shares(self) -> Hashable:
+        return Evidence, identity(self._estimator()), identity(self.reference), identity(self.loss)
 
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Evidence) -> WeightEdit:
         weighing = Weighing(measured.forget.mean(), measured.against(self.against).mean())

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sklearn.base import clone
 from torch import nn
 
+from unlearnkit.base import identity
 from unlearnkit.data import ForgetRetain, seed_rng
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError
@@ -96,6 +97,11 @@ class Localised(Seeded):
         if self.random_state is not None:  # which samples share a batch counts for some importances
             seed_rng(derived(self.random_state, IMPORTANCE), roles.forget, roles.retain)
         return self._estimator().locate(model, roles, loss=self.loss, progress=self.progress)
+
+    def _shares(self) -> Hashable:
+        if self.importance is None:
+            return None
+        return Localised, identity(self._estimator()), self.random_state, identity(self.loss)
 
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Importance | None) -> WeightEdit:
         self.mask_ = self._select(model, measured)

@@ -89,7 +89,14 @@ class Case:
             return bool(self.oracles) or self.declared is not None
         if need == "oracle model":
             return bool(self.oracles)
+        if need == "shadows":
+            return bool(self.shadows)
         return self.others.get(need) is not None
+
+    @property
+    def shadows(self) -> list[Outputs]:
+        """Models that never saw the forget set: an oracle is one too."""
+        return self.others.get("shadows") or self.oracles
 
     def per_sample(self, name: str, outputs: Outputs) -> Array:
         """Return a metric of each sample [N] of a model."""

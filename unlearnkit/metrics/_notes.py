@@ -8,7 +8,8 @@ from math import sqrt
 
 from unlearnkit.data import as_loader, shared
 from unlearnkit.metrics._case import Case
-from unlearnkit.metrics._catalogue import CATALOGUE, SETS
+from unlearnkit.metrics._catalogue import CATALOGUE
+from unlearnkit.metrics._computed import SETS
 from unlearnkit.metrics.results import Score
 
 SMALL = 30

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unlearnkit.data import as_loader, device_of, evaluating, forward, labels, to_device
 from unlearnkit.exceptions import DataError
+from unlearnkit.metrics._reading import batches
 
 __all__ = ["accuracy", "accuracy_from_logits", "confidence_from_logits", "predict_logits"]
 
@@ -44,7 +45,7 @@ def predict_logits(model: nn.Module, data: Any) -> tuple[Tensor, Tensor]:
     device = device_of(model)
     outputs, targets = [], []
     with evaluating(model), torch.no_grad():
-        for batch in as_loader(data):
+        for batch in batches(as_loader(data)):
             batch = to_device(batch, device)
             outputs.append(forward(model, batch).cpu())
             targets.append(labels(batch).cpu())

@@ -12,7 +12,8 @@ from torch import nn
 
 from unlearnkit.exceptions import DataError, SmallSampleWarning, warn
 from unlearnkit.metrics._case import Case, Outputs
-from unlearnkit.metrics._catalogue import CATALOGUE, SAMPLES, NoValueError
+from unlearnkit.metrics._catalogue import CATALOGUE, needed
+from unlearnkit.metrics._computed import SAMPLES, CensoredError, NoValueError
 from unlearnkit.metrics._notes import notes, small
 from unlearnkit.metrics.intervals import check_settings
 from unlearnkit.metrics.results import Evaluation, Score
@@ -57,13 +58,14 @@ def evaluate(
         from retraining above it. A mapping declares values to reach, or is what this function
         returned for an oracle.
     metrics : "default", "full" or sequence of str
-        "default" has the accuracies, "mia", "lr_mia", with an oracle "tow" and "avg_gap", and "rte"
-        with its times; "full" all for which what they need is given. What a metric of a
-        list needs must be given.
+        "default" has the accuracies, "mia", "lr_mia", with an oracle "tow", "avg_gap" and "iam", and
+        "rte" with its times; "full" all for which what they need is given, but "relearning", which
+        trains. What a metric of a list needs must be given. A metric that found no value, because
+        training was not back at its cap or a division has no sense, stands in the notes.
     original, incompetent : nn.Module, optional
-        The model before unlearning; one of random weights, for "zrf".
+        The model before unlearning, for "iam" and "relearning"; one of random weights, for "zrf".
     shadows : sequence of nn.Module, optional
-        Models that were not trained on the forget set.
+        Models that were not trained on the forget set, for "iam"; in their absence the oracles.
     seconds, retrain_seconds : float, optional
         What unlearning and retraining took.
     confidence : float
@@ -120,8 +122,10 @@ def evaluate(
         metric = CATALOGUE[name]
         try:
             value, (low, high), n, target = metric.compute(case)
-        except NoValueError as error:
-            if not isinstance(metrics, str) or metrics == name:
+        except DataError as error:
+            # What makes no sense shows in the accuracies first; of the rest the others do not suffer.
+            spared = metrics in ("default", "full") and (metric.attack or isinstance(error, NoValueError))
+            if not (spared or isinstance(error, CensoredError)):
                 raise
             left_out[name] = str(error)
             continue
@@ -140,9 +144,12 @@ def _chosen(metrics: str | Sequence[str], case: Case) -> tuple[tuple[str, ...], 
         left_out = {}
         for name, metric in wanted.items():
             if lacking := [need for need in metric.needs if not case.has(need)]:
-                left_out[name] = f"needs {' and '.join(f'{need}=' for need in lacking)}"
-            elif metric.attack and metrics == "default" and not case.n_bootstrap:
-                left_out[name] = "an attack, and n_bootstrap is 0"
+                left_out[name] = needed(lacking)
+            elif (metric.attack or metric.slow) and metrics == "default" and not case.n_bootstrap:
+                left_out[name] = "slow, and n_bootstrap is 0"
+        if metrics == "full":
+            trains = [name for name, metric in CATALOGUE.items() if metric.tier == "named"]
+            left_out |= dict.fromkeys(trains, "it trains models: name it")
         return tuple(name for name in wanted if name not in left_out), left_out
     names = tuple(dict.fromkeys([metrics] if isinstance(metrics, str) else metrics))
     for name in names:
@@ -152,8 +159,7 @@ def _chosen(metrics: str | Sequence[str], case: Case) -> tuple[tuple[str, ...], 
             )
         if lacking := [need for need in CATALOGUE[name].needs if not case.has(need)]:
             raise DataError(
-                f"the metric {name!r} needs {' and '.join(f'{need}=' for need in lacking)}: pass it to "
-                "evaluate, or leave the metric out"
+                f"the metric {name!r} {needed(lacking)}: pass it to evaluate, or leave the metric out"
             )
     if not names:
         raise DataError("no metric is named: metrics is 'default', 'full' or a list of names")

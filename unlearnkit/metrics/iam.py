@@ -38,9 +38,10 @@ class IAM:
     value, low, high : float
         Mean over the samples and its bootstrap interval over them; None without one.
     level : float
-        The mean that models never trained on the samples get: the shadow models themselves. This
-        is the target, not 1. Clearly below it: under-unlearned; clearly above it: the samples are
-        treated worse than unseen ones, which is over-unlearning.
+        The mean that models never trained on the samples get: each shadow model beside the others
+        (a single one beside itself, which is somewhat high). This is the target, not 1. Clearly
+        below it: under-unlearned; clearly above it: the samples are treated worse than unseen
+        ones, which is over-unlearning.
     untouched : float or None
         The mean of the original model, where it was given: forgetting has not begun there.
     per_sample, level_per_sample : array [N]

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Data sets by name, or from files of numbers: .npz, .safetensors, .csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unlearnkit.cli._checkpoint import PICKLES, tensors_of
+from unlearnkit.cli._errors import WrongUse, near
+from unlearnkit.cli._names import FORM, Name, is_name
+from unlearnkit.data import Batch, as_loader
+from unlearnkit.exceptions import DataError
+
+FILES = (".npz", ".safetensors", ".csv")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a CSV file mean.
+
+    Attributes
+    ----------
+    label : str or None
+        The column of what is to be predicted.
+    id : str or None
+        A column that names the rows, and is no feature.
+    """
+
+    label: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from; nothing is read yet.
+
+    Attributes
+    ----------
+    text : str
+        As it was given.
+    what : Name or Path
+    """
+
+    text: str
+    what: Name | Path
+
+    @classmethod
+    def parse(cls, text: str, option: str, columns: Columns = Columns()) -> Source:
+        """Tell what a text stands for.
+
+        Raises
+        ------
+        WrongUse
+            If it is neither a name nor a file that can be read.
+        """
+        path = Path(text)
+        if path.suffix.lower() in FILES:
+            if not path.is_file():
+                raise WrongUse(f"{option} {text}: there is no such file.")
+            if path.suffix.lower() == ".csv":
+                _check_columns(path, option, columns)
+            return cls(text, path)
+        if path.suffix.lower() in (*PICKLES, ".npy") and not is_name(text):
+            raise WrongUse(
+                f"{option} {text}: data is read from {', '.join(FILES)} with X and y in it, not from pickles or single "
+                f"arrays: save numpy.savez(file, X=..., y=...), or name a function that returns it ({FORM})."
+            )
+        if not is_name(text):
+            raise WrongUse(f"{option} {text}: name data as {FORM}, or give a file ({', '.join(FILES)}).")
+        return cls(text, Name.parse(text, option))
+
+    def load(self, columns: Columns, size: int) -> Data:
+        """Read the data.
+
+        Raises
+        ------
+        DataError
+            If it holds something else.
+        WrongUse, UserCodeError
+            If what it names is not there, or fails.
+        """
+        keys = None
+        if isinstance(self.what, Name):
+            found = self.what.make(ready=(DataLoader, Dataset))
+        elif self.what.suffix.lower() == ".csv":
+            *found, keys = _of_csv(self.what, columns)
+            found = tuple(found)
+        else:
+            found, keys = _of_arrays(self.what)
+        return Data(self.text, as_loader(found, size, self.text), keys)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes
+    ----------
+    text : str
+        What the user calls it.
+    loader : iterable of batches
+    keys : list of str, or None
+        The name of each sample, where samples have names.
+    """
+
+    text: str
+    loader: Iterable[Batch]
+    keys: list[str] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples that have a position.
+
+        Raises
+        ------
+        DataError
+            If they have none.
+        """
+        dataset: Any = getattr(self.loader, "dataset", None)
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise DataError(
+                f"{self.text} has no samples by position, but {type(dataset or self.loader).__name__} yields them in "
+                "passing: give a map-style Dataset or (X, y), or the two parts as --forget-data and --retain-data."
+            )
+        return len(dataset)
+
+
+def _of_arrays(path: Path) -> tuple[tuple[Any, Any], list[str] | None]:
+    parts: dict[str, Any]
+    if path.suffix.lower() == ".safetensors":
+        parts = dict(tensors_of(path)[0])
+    else:
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                parts = {name: content[name] for name in content.files}
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is no .npz file of numbers ({error}).") from error
+    if not {"X", "y"} <= set(parts):
+        raise DataError(
+            f"{path} must hold X (features or images) and y (labels), it holds {', '.join(parts) or 'nothing'}."
+        )
+    keys = parts.get("id")
+    if keys is not None and len(keys) != len(parts["y"]):
+        raise DataError(f"{path} has {len(keys):,} entries in id and {len(parts['y']):,} in y: one a sample.")
+    return (parts["X"], parts["y"]), None if keys is None else [str(key) for key in keys.tolist()]
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file that are not empty, with the line in which each ends.
+
+    Raises
+    ------
+    DataError
+        If it is no text.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    yield reader.line_num, [cell.strip() for cell in row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8 ({error}).") from error
+
+
+def _check_columns(path: Path, option: str, columns: Columns) -> None:
+    _, header = next(rows_of(path), (0, []))
+    if columns.label is None:
+        example = f", as in --label {header[-1]}" if header else ""
+        raise WrongUse(
+            f"{option} {path}: say which column is to be predicted{example}. There are {', '.join(header) or 'none'}."
+        )
+    for name, column in (("--label", columns.label), ("--id", columns.id)):
+        if column is not None and column not in header:
+            raise WrongUse(
+                f"{name} {column}: {path} has no such column{near(column, header)}. There are {', '.join(header)}."
+            )
+
+
+def _of_csv(path: Path, columns: Columns) -> tuple[Tensor, Tensor, list[str] | None]:
+    rows = rows_of(path)
+    _, header = next(rows)
+    features = [at for at, name in enumerate(header) if name not in (columns.label, columns.id)]
+    label = header.index(str(columns.label))
+    key = None if columns.id is None else header.index(columns.id)
+    X: list[list[float]] = []
+    y: list[float] = []
+    keys: list[str] = []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(f"{path}, line {line}: {len(row)} cells, and the header has {len(header)}.")
+        X.append([_number(row[at], path, line, header[at]) for at in features])
+        y.append(_number(row[label], path, line, header[label]))
+        if key is not None:
+            keys.append(row[key])
+    if not y:
+        raise DataError(f"{path} has a header and no row.")
+    target = torch.tensor(y, dtype=torch.float64)  # [N]
+    is_class = bool((target == target.round()).all())
+    return torch.tensor(X), target.long() if is_class else target.float(), keys if key is not None else None
+
+
+def _number(cell: str, path: Path, line: int, column: str) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise DataError(
+            f"{path}, line {line}: {cell!r} in column {column!r} is not a number. Encode it first, leave the column "
+            f"out, or name a function that returns the data ({FORM})."
+        ) from error
