@@ -38,7 +38,7 @@ DIGEST = (
 PERCENT = "\N{NO-BREAK SPACE}%"
 MEASURES = (
     "Under a value stands its interval: how far it would move with other samples. The retrained model's value is the "
-    "target where there is one; higher or lower is not better."
+    "target where there is one: nearer to it is better, not higher or lower."
 )
 VERIFY = """\
 from unlearnkit.report import Audit

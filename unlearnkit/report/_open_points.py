@@ -52,7 +52,7 @@ TEXTS = {
     ),
     "seconds": ("Time", "How long it took was not given."),
 }
-NAMES_OF_STRONG = {"ulira", "u_lira", "klom", "ruli"}
+STRONG = {"u_lira", "klom", "ruli"}  # each rests on many models
 # What the notes of `evaluate` begin with where TEXTS has said it.
 SAID = (
     "No oracle",
@@ -80,7 +80,7 @@ def _keys(data: Mapping[str, Any]) -> Iterator[str]:
         yield "one oracle"
     if not names:
         yield "loss alone"
-    if not names & NAMES_OF_STRONG and not any("single sample" in row["group"] for row in data["scores"]):
+    if not names & STRONG:
         yield "average"
     if not any("relearn" in name for name in names):
         yield "relearning"
