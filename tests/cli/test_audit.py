@@ -9,7 +9,7 @@ from safetensors.torch import load_file as tensors
 from safetensors.torch import save_file
 
 from unlearnkit.cli import forget as forget_module
-from unlearnkit.cli._evidence import Bar
+from unlearnkit.cli._bars import Bar
 from unlearnkit.cli._names import Name
 from unlearnkit.data import Partition
 from unlearnkit.metrics import evaluate
@@ -150,6 +150,16 @@ def test_typed_keys_are_in_no_file_and_no_output(run, folder):
         ):
             assert "user-3" not in text
     assert "--forget=..." in (folder / "audit.json").read_text()
+
+
+def test_the_works_own_figures_can_be_required(forget):
+    arguments = ["--forget-class", "2", *TEST, "--out", "new.safetensors", "--json", "--force"]
+    ran = forget(*arguments, "--retrain-seconds", "1e4", "--require", "rte>1", "--metrics", "full")
+    assert ran.code == 0
+    scores = ran.json["after"]["scores"]
+    assert scores["rte"]["value"] == pytest.approx(1e4 / ran.json["seconds"])
+    assert forget(*arguments, "--require", "seconds<0", "--metrics", "test,seconds").code == 3
+    assert forget(*arguments, "--require", "rte>1").code == 2
 
 
 def test_a_loss_of_ones_own_makes_a_report_without_accuracies(forget, folder):

@@ -174,3 +174,28 @@ def test_classes_need_class_labels(forget, folder):
     np.savez("real.npz", X=np.zeros((4, 6), "float32"), y=np.linspace(0, 1, 4))
     ran = forget("--forget-class", "1", "--out", "new.safetensors", data="real.npz")
     assert (ran.code, "--forget-class needs one class a sample" in ran.err) == (1, True)
+
+
+def test_columns_are_told_by_their_names(forget, folder):
+    (folder / "held_out.csv").write_text("target,x5,x4,x3,x2,x1,x0\n" + "1,6,5,4,3,2,1\n" * 3)
+    train = load("train.csv")
+    assert train.features == ("x0", "x1", "x2", "x3", "x4", "x5")
+    X, _ = samples(load("held_out.csv", Columns("target", None, train.features)))
+    assert X[0].tolist() == [1, 2, 3, 4, 5, 6]
+    for header, message in (
+        ("x0,target", "lacks the column 'x"),
+        ("x0,x1,x2,x3,x4,x5,x6,target", "has the column 'x6'"),
+    ):
+        (folder / "held_out.csv").write_text(header + "\n" + ",".join("1" for _ in header.split(",")) + "\n")
+        arguments = [
+            "--label",
+            "target",
+            "--id",
+            "id",
+            "--validation",
+            "held_out.csv",
+            "--out",
+            "new.safetensors",
+        ]
+        ran = forget("--forget", "user-1", *arguments, data="train.csv")
+        assert (ran.code, message in ran.err) == (1, True)

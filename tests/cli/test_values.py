@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from unlearnkit import ASSD, SSD, FisherDiagonal, SalUn, Trainer, WeightedSaliency
 from unlearnkit.cli._errors import WrongUse
-from unlearnkit.cli._methods import MAKERS, METHODS, measure, method
+from unlearnkit.cli._methods import MAKERS, METHODS, measure, method, spelled
 from unlearnkit.cli._values import split, value_of, values_of
 from unlearnkit.methods import RLAP
 
@@ -83,6 +83,18 @@ def test_parameters_are_set():
 def test_unknown_names_are_explained(make, message):
     with pytest.raises(WrongUse, match=message):
         make()
+
+
+def test_an_estimator_is_spelled_in_one_line_the_same_in_every_process():
+    long = SalUn(
+        epochs=3, lr=0.125, batch_size=64, optimizer="adamw", weight_decay=0.25, loss=split, random_state=3
+    )
+    assert "\n" in repr(long)
+    assert " at 0x" in repr(long)
+    assert spelled(long) == (
+        "SalUn(batch_size=64, epochs=3, loss=<function split>, lr=0.125, optimizer='adamw', random_state=3, "
+        "weight_decay=0.25)"
+    )
 
 
 def test_what_is_made_is_of_the_library():

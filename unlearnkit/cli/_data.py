@@ -33,10 +33,13 @@ class Columns:
         The column of what is to be predicted.
     id : str or None
         A column that names the rows, and is no feature.
+    features : tuple of str, or None
+        The others, as they are ordered in the training data; None for any.
     """
 
     label: str | None = None
     id: str | None = None
+    features: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,14 @@ class Source:
         WrongUse, UserCodeError
             If what it names is not there, or fails.
         """
-        keys = None
+        keys = features = None
         if isinstance(self.what, Name):
             found = self.what.make(ready=(DataLoader, Dataset))
         elif self.what.suffix.lower() == ".csv":
-            *found, keys = _of_csv(self.what, columns)
-            found = tuple(found)
+            found, keys, features = _of_csv(self.what, columns)
         else:
             found, keys = _of_arrays(self.what)
-        return Data(self.text, as_loader(found, size, self.text), keys)
+        return Data(self.text, as_loader(found, size, self.text), keys, features)
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,14 @@ class Data:
     loader : iterable of batches
     keys : list of str, or None
         The name of each sample, where samples have names.
+    features : tuple of str, or None
+        The names of its columns, where they have names.
     """
 
     text: str
     loader: Iterable[Batch]
     keys: list[str] | None = None
+    features: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Return the number of samples that have a position.
@@ -178,19 +183,27 @@ def _check_columns(path: Path, option: str, columns: Columns) -> None:
         raise WrongUse(
             f"{option} {path}: say which column is to be predicted{example}. There are {', '.join(header) or 'none'}."
         )
-    for name, column in (("--label", columns.label), ("--id", columns.id)):
+    needed: dict[str, str | None] = {"--label": columns.label}
+    if option == "--data":  # whose rows are to be named
+        needed["--id"] = columns.id
+    for name, column in needed.items():
         if column is not None and column not in header:
             raise WrongUse(
                 f"{name} {column}: {path} has no such column{near(column, header)}. There are {', '.join(header)}."
             )
 
 
-def _of_csv(path: Path, columns: Columns) -> tuple[Tensor, Tensor, list[str] | None]:
+def _of_csv(path: Path, columns: Columns) -> tuple[tuple[Tensor, Tensor], list[str] | None, tuple[str, ...]]:
     rows = rows_of(path)
     _, header = next(rows)
-    features = [at for at, name in enumerate(header) if name not in (columns.label, columns.id)]
+    names = tuple(name for name in header if name not in (columns.label, columns.id))
+    wanted = names if columns.features is None else columns.features
+    for name in set(wanted) ^ set(names):
+        here, there = ("lacks", "has") if name in wanted else ("has", "lacks")
+        raise DataError(f"{path} {here} the column {name!r}, which the training data {there}.")
+    features = [header.index(name) for name in wanted]
     label = header.index(str(columns.label))
-    key = None if columns.id is None else header.index(columns.id)
+    key = header.index(columns.id) if columns.id in header else None
     X: list[list[float]] = []
     y: list[float] = []
     keys: list[str] = []
@@ -205,7 +218,8 @@ def _of_csv(path: Path, columns: Columns) -> tuple[Tensor, Tensor, list[str] | N
         raise DataError(f"{path} has a header and no row.")
     target = torch.tensor(y, dtype=torch.float64)  # [N]
     is_class = bool((target == target.round()).all())
-    return torch.tensor(X), target.long() if is_class else target.float(), keys if key is not None else None
+    data = torch.tensor(X), target.long() if is_class else target.float()
+    return data, keys if key is not None else None, wanted
 
 
 def _number(cell: str, path: Path, line: int, column: str) -> float:

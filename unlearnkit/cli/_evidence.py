@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import operator
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from unlearnkit.cli import _options as shared
+from unlearnkit.cli._bars import Bar
 from unlearnkit.cli._errors import WrongUse, near
 from unlearnkit.cli._files import PAGES, Outputs
 from unlearnkit.cli._fit import loss_of
@@ -23,58 +22,8 @@ from unlearnkit.exceptions import DataError, UnlearnWarning, warn
 from unlearnkit.metrics import Evaluation, evaluate
 from unlearnkit.report import audit, check_installed
 
-COMPARE: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
-
-_BAR = re.compile(r"\s*(?P<metric>[A-Za-z_]\w*)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[-+.\deE]+)\s*")
-
 LATE = ("seconds", "rte")
-"""Metrics that the model before has not."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A value that a metric must reach.
-
-    Attributes
-    ----------
-    text, metric, sign : str
-    value : float
-    """
-
-    text: str
-    metric: str
-    sign: str
-    value: float
-
-    @classmethod
-    def parse(cls, text: str) -> Bar:
-        """Read ``tow>=0.95``.
-
-        Raises
-        ------
-        WrongUse
-            If it is not of this form.
-        """
-        found = _BAR.fullmatch(text)
-        try:
-            if found is not None:
-                return cls(text, found["metric"], found["sign"], float(found["value"]))
-        except ValueError:
-            pass
-        raise WrongUse(
-            f"--require {text}: expected a metric, >=, <=, > or <, and a number, as in 'tow>=0.95'."
-        )
-
-    def unmet(self, scores: Mapping[str, float]) -> str | None:
-        """Say how the metric misses the bar; None where it does not. A NaN does."""
-        got = scores[self.metric]
-        return (
-            None
-            if COMPARE[self.sign](got, self.value)
-            else f"{self.metric} is {got:.4g}, required is {self.text}"
-        )
+"""Metrics of the work, which the model before has not."""
 
 
 @dataclass
@@ -108,6 +57,12 @@ def evidence_options(parser: argparse.ArgumentParser, report: bool = True) -> No
         "--test", metavar=shared.NAME, help="samples that no model was trained on, for the metrics"
     )
     oracle_option(group)
+    group.add_argument(
+        "--retrain-seconds",
+        type=float,
+        metavar="S",
+        help="what retraining takes, to say how many times faster this was",
+    )
     group.add_argument(
         "--metrics",
         default="default",
@@ -187,10 +142,13 @@ class Evidence:
             )
         self.oracle = oracles_of(self.options)
         self.loss = loss_of(self.options)
-        self.before = self._measured(base, request)
-        known = list(self.before or ())
+        named = self.metrics
+        if isinstance(named, list):
+            named = [name for name in named if name not in LATE]
+        self.before = self._measured(base, request, metrics=named, original=base)
+        known = [*(self.before or ()), *self._late()]
         for bar in self.bars:
-            if bar.metric not in known and bar.metric not in LATE:
+            if bar.metric not in known:
                 raise WrongUse(
                     f"--require {bar.text}: {bar.metric!r} is not measured{near(bar.metric, known)}. There are "
                     f"{', '.join(known)}{'' if self.oracle else '; with --oracle also tow and avg_gap'}."
@@ -215,7 +173,9 @@ class Evidence:
         """
         if not self.is_wanted:
             return Found()
-        after = self._measured(result, request, original=base, seconds=getattr(method, "seconds_", None))
+        seconds, retrain_seconds = getattr(method, "seconds_", None), self.options.retrain_seconds
+        times = {"seconds": seconds, "retrain_seconds": retrain_seconds}
+        after = self._measured(result, request, metrics=self.metrics, original=base, **times)
         found = Found(
             {"required": self.options.require}, {}, repr(after).splitlines() if after is not None else []
         )
@@ -236,6 +196,7 @@ class Evidence:
                 before=self.before,
                 evaluation=after,
                 loss=self.loss,
+                retrain_seconds=retrain_seconds,
                 command=self.options.command,
                 random_state=self.options.seed,
             )
@@ -257,10 +218,16 @@ class Evidence:
             forget=request.forget,
             test=self._test(request),
             oracle=self.oracle,
-            metrics=self.metrics,
             random_state=self.options.seed,
             **more,
         )
+
+    def _late(self) -> list[str]:
+        """Return the metrics of the work that will be measured."""
+        if getattr(self.options, "always", False):
+            return []
+        known = {"seconds": self.metrics == "full", "rte": self.options.retrain_seconds is not None}
+        return [name for name in LATE if known[name] or name in self.metrics]
 
     @staticmethod
     def _test(request: Request) -> Any:

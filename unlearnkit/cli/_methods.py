@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -102,6 +103,11 @@ def check_parameter(estimator: BaseEstimator, name: str, where: str) -> None:
         raise WrongUse(
             f"{where}: {kind} has no parameter {name!r}{near(name, known)}. It has {', '.join(known)}."
         )
+
+
+def spelled(estimator: BaseEstimator) -> str:
+    """Return an estimator in one line, the same in every process."""
+    return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(repr(estimator).split()))
 
 
 def supply(estimator: BaseEstimator, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,11 @@ class Wanted:
         DataError, UserCodeError, WrongUse
             If some of it is not what it should be.
         """
-        loaded = {name: source.load(self.columns, self.size) for name, source in self.sources.items()}
+        loaded: dict[str, Data] = {}
+        columns = self.columns
+        for name, source in self.sources.items():  # the training data first: it says how columns are ordered
+            loaded[name] = source.load(columns, self.size)
+            columns = replace(columns, features=columns.features or loaded[name].features)
         whole = loaded.get("data")
         said = {"data": whole.text} if whole is not None else {}
         forget: Any = None

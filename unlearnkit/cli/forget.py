@@ -12,7 +12,7 @@ from unlearnkit.cli._errors import DONE, DOUBTFUL, WrongUse
 from unlearnkit.cli._evidence import Evidence, evidence_options
 from unlearnkit.cli._files import TENSORS, Outputs
 from unlearnkit.cli._fit import fitted, prepared
-from unlearnkit.cli._methods import method
+from unlearnkit.cli._methods import method, spelled
 from unlearnkit.cli._models import subject
 from unlearnkit.cli._names import Name
 from unlearnkit.cli._output import Console
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     rows = {
         "model": base.described(options.model),
         **request.said,
-        "method": repr(estimator),
+        "method": spelled(estimator),
         "edit": edit_line(edit),
         "seconds": f"{estimator.seconds_:.2f}",
         **found.rows,
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "exit_code": code,
         "model": options.model,
         "request": request.said,
-        "method": repr(estimator),
+        "method": spelled(estimator),
         "seconds": estimator.seconds_,
         "edit": edit_facts(edit),
         "files": outputs.options,

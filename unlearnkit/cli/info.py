@@ -40,6 +40,7 @@ def add(commands: shared.Commands) -> None:
     show = "say what is installed, what a method's parameters are, or what a file holds"
     parser = shared.command(commands, "info", show, run, TEXT, EXAMPLES)
     parser.add_argument("what", nargs="?", metavar="WHAT", help="a list, a name or a file")
+    shared.pickle_option(parser)
     shared.output_options(parser, force=False)
 
     parser = shared.command(commands, "config", "the same as info without a name", run)
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     elif name == "importances":
         _list(IMPORTANCES, {type(make()).__name__: short for short, make in NAMES.items()}, console)
     elif path.exists():
-        _of_file(options.what, path, console)
+        _of_file(options.what, path, console, options.allow_pickle)
     elif name in names:
         _of_class(names[name], console)
     else:
@@ -108,7 +109,7 @@ def _of_class(kind: type[BaseEstimator], console: Console) -> None:
     )
 
 
-def _of_file(text: str, path: Path, console: Console) -> None:
+def _of_file(text: str, path: Path, console: Console, allow_pickle: bool) -> None:
     kind = ""
     if path.is_file() and path.suffix.lower() not in PICKLES and not path.name.endswith(".json"):
         metadata = tensors_of(path)[1]
@@ -123,7 +124,7 @@ def _of_file(text: str, path: Path, console: Console) -> None:
         facts = {"kind": kind, "measured": found.kind, "samples": found.samples, "count": found.count}
         console.say({"file": text, **facts}, {"importance": repr(found).partition(": ")[2]})
     else:
-        checkpoint = read(text, "info")
+        checkpoint = read(text, "info", allow_pickle)
         tensors = checkpoint.tensors
         rows = [[name, str(list(t.shape)), str(t.dtype)[6:], digest(t)] for name, t in tensors.items()]
         facts = {

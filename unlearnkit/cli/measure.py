@@ -12,7 +12,7 @@ from unlearnkit.cli._errors import DONE
 from unlearnkit.cli._files import TENSORS, Outputs
 from unlearnkit.cli._fit import loss_of
 from unlearnkit.cli._methods import measure as estimator_of
-from unlearnkit.cli._methods import supply
+from unlearnkit.cli._methods import spelled, supply
 from unlearnkit.cli._models import subject
 from unlearnkit.cli._names import Name
 from unlearnkit.cli._output import Console
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "exit_code": DONE,
         "model": options.model,
         "data": source.text,
-        "importance": repr(estimator),
+        "importance": spelled(estimator),
         "kind": found.kind,
         "samples": found.samples,
         "n_weights": sum(value.numel() for value in found.sums.values()),

@@ -19,6 +19,7 @@ from unlearnkit.cli._errors import DONE, DOUBTFUL, WrongUse
 from unlearnkit.cli._files import TABLES, TENSORS, Outputs
 from unlearnkit.cli._fit import prepared
 from unlearnkit.cli._grid import estimators_of, grids_of
+from unlearnkit.cli._methods import spelled
 from unlearnkit.cli._models import subject
 from unlearnkit.cli._names import Name
 from unlearnkit.cli._oracles import check_oracles, oracle_option, oracles_of
@@ -161,7 +162,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "model": base.described(options.model),
         **request.said,
         "candidates": f"{len(rows)}, from {search.n_measurements_} measurements",
-        "best": f"{best!r}, {scores[0]} {search.best_score_:.4f}",
+        "best": f"{spelled(best)}, {scores[0]} {search.best_score_:.4f}",
         "edit": edit_line(edit),
         **outputs.row(),
         **({} if edit else {"doubtful": "the best edit changes nothing"}),
@@ -173,7 +174,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         "request": request.said,
         "candidates": rows,
         "n_measurements": search.n_measurements_,
-        "best": {"method": repr(best), "params": search.best_params_, scores[0]: search.best_score_},
+        "best": {"method": spelled(best), "params": search.best_params_, scores[0]: search.best_score_},
         "edit": edit_facts(edit),
         "files": outputs.options,
     }
