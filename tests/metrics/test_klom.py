@@ -96,8 +96,21 @@ def test_one_distribution_lies_at_the_floor_and_another_above_it():
     assert done.floor_p95 == pytest.approx(np.quantile(null, 0.95), rel=0.15)
     assert done.value < done.floor and done.p95 < done.floor_p95
     assert done.high < partly.low < partly.value < partly.ceiling < 12
-    assert partly.low > partly.floor
+    assert partly.low > partly.floor > partly.null
+    assert done.low < done.null < done.high or done.null == pytest.approx(done.value, rel=0.1)
+    assert done.null_p95 == pytest.approx(done.p95, rel=0.25)
     assert partly.ceiling_p95 > partly.ceiling
+
+
+@few
+def test_with_few_models_the_floor_hides_what_the_null_shows():
+    # Halves of 32 have 16 models, and a divergence of 4 from these alone.
+    rng = np.random.default_rng(6)
+    first, second = rng.normal(size=(2, 32, 300))
+    moved = klom(first + 0.8, second)
+    assert moved.null < moved.low < moved.value < moved.floor
+    same = klom(first, second)
+    assert same.null == pytest.approx(same.value, rel=0.1)
 
 
 def test_more_models_lower_the_floor():
@@ -134,7 +147,7 @@ def test_few_models_are_warned_of():
     rng = np.random.default_rng(5)
     with pytest.warns(SmallSampleWarning, match=r"15 models.*hardly more than chance"):
         klom(rng.normal(size=(15, 5)), rng.normal(size=(100, 5)))
-    with pytest.warns(SmallSampleWarning, match=r"99 models.*floor"):
+    with pytest.warns(SmallSampleWarning, match=r"99 models.*null"):
         klom(rng.normal(size=(120, 5)), rng.normal(size=(99, 5)))
 
 

@@ -26,7 +26,7 @@ WANTED_MODELS, FEW_MODELS = 100, 16
 
 @dataclass(frozen=True)
 class KLoM:
-    """Divergence from retrained models, in nats; read it between `floor` and `ceiling`.
+    """Divergence from retrained models, in nats; read it between `null` and `ceiling`.
 
     Attributes
     ----------
@@ -34,9 +34,13 @@ class KLoM:
         Mean over the samples and its bootstrap interval over them; None without one.
     p95 : float
         The 95th percentile over the samples.
-    floor, floor_p95 : float
-        The same of one half of the oracles against the other: what there is without any
-        difference. Halves have half as many models, so it lies rather high. None below 4 oracles.
+    null, null_p95 : float
+        The same when the models are exchanged at random between the two sets: what there is
+        without any difference, with as many models. The target.
+    floor, floor_p95 : float or None
+        The same of one half of the oracles against the other, as the paper shows it. Halves have half as
+        many models, and with few models this can lie above a value that is far from the null.
+        None below 4 oracles.
     ceiling, ceiling_p95 : float or None
         The same of the original models against the oracles: what there is without unlearning.
     n_models : (int, int)
@@ -48,6 +52,8 @@ class KLoM:
     low: float | None
     high: float | None
     p95: float
+    null: float
+    null_p95: float
     floor: float | None
     floor_p95: float | None
     ceiling: float | None
@@ -71,13 +77,13 @@ def klom(
 ) -> KLoM:
     """KL divergence of margins: of histograms over models, sample by sample.
 
-    What is good: the floor. Report it for the forget, the retain and a validation set *separately*
+    What is good: the null. Report it for the forget, the retain and a validation set *separately*
     (`klom_by_set`): a method may be close on one and far on another.
 
     Weakness: a divergence of histograms from few models is mostly chance, since every unlearned
     margin in a bin without an oracle costs ``log(p / 1e-5)``. For normal margins of one distribution
     it is about 4 nats with 16 models a side, 0.35 with 100 and 0.02 with 1,000: never read it
-    without its floor. The interval is over samples, for the models at hand.
+    without its null. The interval is over samples, for the models at hand.
 
     Parameters
     ----------
@@ -95,9 +101,9 @@ def klom(
     least : float
         What an empty bin of the oracles counts as.
     n_splits : int
-        Random halvings of the oracles that the floor is the mean of.
+        Random exchanges and halvings that the null and the floor are means of.
     confidence, n_bootstrap, random_state
-        Of the interval over samples, and of the halvings; ``n_bootstrap=0`` leaves the interval out.
+        Of the interval over samples, and of these; ``n_bootstrap=0`` leaves the interval out.
 
     Returns
     -------
@@ -119,14 +125,19 @@ def klom(
     theirs = margin_matrix(oracles, "oracles", models=2, samples=n)
     _check(bins, clip, least, n_splits)
     fewest = min(len(ours), len(theirs))
-    why = "with so few it is hardly more than chance" if fewest < FEW_MODELS else "compare it with its floor"
+    why = "with so few it is hardly more than chance" if fewest < FEW_MODELS else "compare it with its null"
     warn_few("KLoM", "models of a set", fewest, WANTED_MODELS, why)
 
     def divergence(first: Array, second: Array) -> Array:
         return klom_per_sample(first, second, bins=bins, clip=clip, least=least)
 
     found = divergence(ours, theirs)  # [N]
-    halves = _halves(theirs, n_splits, random_state) if len(theirs) >= 4 else []
+    pool = np.concatenate([ours, theirs])
+    null = np.array(
+        [divergence(*pair) for pair in _divided(pool, len(ours), len(pool), n_splits, random_state)]
+    )
+    half = len(theirs) // 2
+    halves = _divided(theirs, half, 2 * half, n_splits, random_state) if half >= 2 else []
     floor = np.array([divergence(*pair) for pair in halves])  # [S, N]
     before = margin_matrix(originals, "originals", models=2, samples=n) if originals is not None else None
     ceiling = None if before is None else divergence(before, theirs)
@@ -140,6 +151,8 @@ def klom(
         low=low,
         high=high,
         p95=_p95(found),
+        null=float(null.mean()),
+        null_p95=float(np.mean([_p95(one) for one in null])),
         floor=float(floor.mean()) if len(floor) else None,
         floor_p95=float(np.mean([_p95(one) for one in floor])) if len(floor) else None,
         ceiling=None if ceiling is None else float(ceiling.mean()),
@@ -223,11 +236,13 @@ def _histogram(x: Array, edges: Array) -> Array:
     return counts.reshape(bins, n) / len(x)
 
 
-def _halves(oracles: Array, n_splits: int, random_state: Seed) -> list[tuple[Array, Array]]:
+def _divided(
+    models: Array, first: int, last: int, times: int, random_state: Seed
+) -> list[tuple[Array, Array]]:
+    """Return random divisions of the models into [first] and [last - first]."""
     draw = generator_of(random_state)
-    half = len(oracles) // 2
-    orders = [draw.permutation(len(oracles)) for _ in range(n_splits)]
-    return [(oracles[order[:half]], oracles[order[half : 2 * half]]) for order in orders]
+    orders = [draw.permutation(len(models)) for _ in range(times)]
+    return [(models[order[:first]], models[order[first:last]]) for order in orders]
 
 
 def _p95(values: Array) -> float:
