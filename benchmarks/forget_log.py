@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Twenty requests, one after another, on the digits: what a model becomes, and what a kill does to the log.
 
-    python benchmarks/forget_log.py [--seeds 3] [--out benchmarks/results/cpu/requests.json]
+    python benchmarks/forget_log.py [--seeds 2] [--out benchmarks/results/cpu/requests.json]
     python benchmarks/forget_log.py --plot docs/requests.png     # draws what was measured, and measures nothing
 
 What stands in the file is not measured again.
@@ -288,7 +288,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, or draw, or be the process that is killed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, help="draw what was measured, and measure nothing")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
