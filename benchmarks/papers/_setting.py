@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +112,7 @@ class Bench:
         x, y = self.request.validation
         known = torch.isin(y, classes)
         self.validation = x[known], y[known]  # without a class that is forgotten as a whole
-        self.expected: dict[str, dict[str, float]] = {}
+        self.expected: dict[str, Mapping[str, float]] = {}
 
     @cached_property
     def original(self) -> tuple[nn.Module, float]:
@@ -146,7 +146,7 @@ class Bench:
             "tow": found["tow"],
         }
 
-    def _evaluate(self, model: nn.Module, held_out: str, **named: Any) -> dict[str, float]:
+    def _evaluate(self, model: nn.Module, held_out: str, **named: Any) -> Mapping[str, float]:
         unseen = self.validation if held_out == "validation" else self.request.test
         sets = {"retain": self.request.retain, "forget": self.request.forget, "test": unseen}
         batched = {name: _batches(data) for name, data in sets.items()}

@@ -175,6 +175,18 @@ def test_accuracy_has_the_binomials_interval():
     assert (score.low, score.high) == pytest.approx(ends, abs=0.0051)
 
 
+def test_indiscernibility_reaches_1_where_the_attack_may_be_chance():
+    scores = evaluate(model(0), **LARGE, metrics=["lr_mia", "indis"]).scores
+    low, high = scores["lr_mia"].low, scores["lr_mia"].high
+    assert low < 0.5 < high and scores["indis"].high == 1
+    assert scores["indis"].low == pytest.approx(1 - 2 * max(0.5 - low, high - 0.5))
+    apart = LARGE | {"forget": (LARGE["forget"][0] * 30, LARGE["forget"][1])}
+    scores = evaluate(model(0), **apart, metrics=["lr_mia", "indis"]).scores
+    assert scores["lr_mia"].low > 0.5
+    ends = scores["lr_mia"].high, scores["lr_mia"].low
+    assert (scores["indis"].low, scores["indis"].high) == pytest.approx(tuple(map(indis, ends)))
+
+
 def test_distances_compare_sample_by_sample():
     # Two models that err on the same samples: paired differences are 0, unpaired they would not be.
     twin = model(0)
@@ -223,7 +235,7 @@ def test_without_intervals_it_is_quick_and_says_what_it_left_out():
     assert list(quick) == ["test", "retain", "forget", "tow", "avg_gap"]
     assert quick["tow"] == whole["tow"]
     assert all(score.low is score.high is None for score in quick.scores.values())
-    assert "Not measured: mia, lr_mia, iam (slow, and n_bootstrap is 0)." in quick.notes
+    assert "Not measured: iam, mia, lr_mia (slow, and n_bootstrap is 0)." in quick.notes
     accuracies = {name: quick[name] for name in NAMES}
     assert quick["avg_gap"] == avg_gap(accuracies, {name: quick.scores[name].target for name in NAMES})
     asked = evaluate(net, **LARGE, oracle=oracle, n_bootstrap=0, metrics=["avg_gap", "mia"])
@@ -245,7 +257,7 @@ def test_relearning_is_measured_only_by_name():
     found = evaluate(net, **sets, oracle=oracle, original=original, metrics=["relearning"])
     assert found["relearning"] == relearning_time(net, oracle, original, sets["forget"]).ratio
     full = evaluate(net, **sets, oracle=oracle, original=original, incompetent=original, metrics="full")
-    assert "relearning" not in full
+    assert "relearning" not in full and "Not measured: relearning (it trains models: name it)." in full.notes
 
 
 def test_a_cap_is_reported_in_words():

@@ -46,7 +46,6 @@ CATALOGUE: dict[str, Metric] = {
         f"unlearning accuracy, 1 - accuracy on forget; {ORACLES}",
         tier="full",
     ),
-    "mia": Metric("membership", partial(computed.mean, "mia"), SVC.format("its confidence"), attack=True),
     "tow": Metric(
         "closeness",
         partial(computed.distance, "tow"),
@@ -58,33 +57,6 @@ CATALOGUE: dict[str, Metric] = {
         partial(computed.distance, "avg_gap"),
         "mean |value - oracle's| of the three accuracies, and of mia where that is measured (SalUn); 0 is best",
         ("oracle",),
-    ),
-    "lr_mia": Metric(
-        "membership",
-        partial(computed.mean, "lr_mia"),
-        "accuracy of telling forgotten from unseen samples by their loss (Deep Unlearn); weak evidence; "
-        "0.5 is chance, the retrained model's is good",
-        attack=True,
-    ),
-    "rte": Metric(
-        "cost",
-        computed.efficiency,
-        "times faster than retraining (Deep Unlearn); more is better",
-        ("seconds", "retrain_seconds"),
-    ),
-    "iam": Metric(
-        "single samples",
-        computed.completeness,
-        "mean completeness of unlearning of each sample (IAM); good is what models that never saw them have",
-        ("shadows",),
-        slow=True,
-    ),
-    "seconds": Metric(
-        "cost",
-        computed.seconds,
-        "seconds to unlearn; the target is those to retrain",
-        ("seconds",),
-        "full",
     ),
     "tow_mia": Metric(
         "closeness",
@@ -104,10 +76,40 @@ CATALOGUE: dict[str, Metric] = {
         )
         for name in ("retain", "forget", "test")
     },
+    "zrf": Metric(
+        "closeness",
+        partial(computed.mean, "zrf", bounds=(LEAST, 1.0)),
+        f"1 - JS divergence, in nats, from a model of random weights on forget (Bad Teaching's text); {ORACLES}",
+        ("incompetent",),
+        "full",
+    ),
+    "iam": Metric(
+        "memory of single samples",
+        computed.completeness,
+        "mean completeness of unlearning of each sample (IAM); good is what models that never saw them have",
+        ("shadows",),
+        slow=True,
+    ),
+    "relearning": Metric(
+        "relearning",
+        computed.relearned,
+        "steps to relearn the forget set over the oracle's (AIN); 1 is good, near 0 is hidden, not forgotten",
+        ("original", "oracle model"),
+        "named",
+        slow=True,
+    ),
+    "mia": Metric("membership", partial(computed.mean, "mia"), SVC.format("its confidence"), attack=True),
+    "lr_mia": Metric(
+        "membership",
+        partial(computed.mean, "lr_mia"),
+        "accuracy of telling forgotten from unseen samples by their loss (Deep Unlearn); weak evidence; "
+        "0.5 is chance, the retrained model's is good",
+        attack=True,
+    ),
     "indis": Metric(
         "membership",
         computed.indiscernibility,
-        "1 - |lr_mia - 0.5| / 0.5 (Deep Unlearn); 1 is chance; as weak as lr_mia",
+        "1 - |lr_mia - 0.5| / 0.5 (Deep Unlearn); as weak as lr_mia; 1 is chance, the retrained model's is good",
         tier="full",
         attack=True,
     ),
@@ -134,20 +136,18 @@ CATALOGUE: dict[str, Metric] = {
             "prob": "all probabilities",
         }.items()
     },
-    "zrf": Metric(
-        "closeness",
-        partial(computed.mean, "zrf", bounds=(LEAST, 1.0)),
-        f"1 - JS divergence, in nats, from a model of random weights on forget (Bad Teaching's text); {ORACLES}",
-        ("incompetent",),
-        "full",
+    "rte": Metric(
+        "cost",
+        computed.efficiency,
+        "times faster than retraining (Deep Unlearn); more is better",
+        ("seconds", "retrain_seconds"),
     ),
-    "relearning": Metric(
-        "cost to recover",
-        computed.relearned,
-        "steps to relearn the forget set over the oracle's (AIN); 1 is good, near 0 is hidden, not forgotten",
-        ("original", "oracle model"),
-        "named",
-        slow=True,
+    "seconds": Metric(
+        "cost",
+        computed.seconds,
+        "seconds to unlearn; the target is those to retrain",
+        ("seconds",),
+        "full",
     ),
 }
 

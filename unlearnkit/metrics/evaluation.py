@@ -128,7 +128,6 @@ def evaluate(
             if not (spared or isinstance(error, CensoredError)):
                 raise
             left_out[name] = str(error)
-            case.asked = tuple(one for one in case.asked if one != name)
             continue
         scores[name] = Score(name, value, low, high, n, metric.meaning, target, metric.group)
     if n_bootstrap:
@@ -148,6 +147,9 @@ def _chosen(metrics: str | Sequence[str], case: Case) -> tuple[tuple[str, ...], 
                 left_out[name] = needed(lacking)
             elif (metric.attack or metric.slow) and metrics == "default" and not case.n_bootstrap:
                 left_out[name] = "slow, and n_bootstrap is 0"
+        if metrics == "full":
+            trains = [name for name, metric in CATALOGUE.items() if metric.tier == "named"]
+            left_out |= dict.fromkeys(trains, "it trains models: name it")
         return tuple(name for name in wanted if name not in left_out), left_out
     names = tuple(dict.fromkeys([metrics] if isinstance(metrics, str) else metrics))
     for name in names:

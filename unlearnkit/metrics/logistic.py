@@ -96,8 +96,9 @@ def entropy_mia(members: ArrayLike, nonmembers: ArrayLike, targets: ArrayLike) -
 def indis(mia: float) -> float:
     """Indiscernibility ``1 - |mia - 0.5| / 0.5`` of an attack's accuracy ("Deep Unlearn").
 
-    1 is chance; an attack that is always wrong is as bad as one that is always right. It has the
-    weakness of the attack that it is computed of.
+    1 is chance; an attack that is always wrong is as bad as one that is always right. Good is the
+    retrained model's value: where the forget samples are unlike the unseen ones, such as wrongly
+    labelled, it has one close to 0. It has the weakness of the attack that it is computed of.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def indis(mia: float) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1 is best.
+        In [0, 1].
 
     Raises
     ------

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Relearning:
     steps: int | None
     seconds: float
     max_steps: int
-    values: tuple[float, ...]
+    values: tuple[float, ...] = field(repr=False)
 
     def __str__(self) -> str:
         return f"more than {self.max_steps} steps" if self.steps is None else f"{self.steps} steps"
