@@ -36,7 +36,8 @@ class KLoM:
         The 95th percentile over the samples.
     null, null_p95 : float
         The same when the models are exchanged at random between the two sets: what there is
-        without any difference, with as many models. The target.
+        without any difference, with as many models. The target. (Of sets that lie far apart the
+        mixture has wide bins and a lower null.)
     floor, floor_p95 : float or None
         The same of one half of the oracles against the other, as the paper shows it. Halves have half as
         many models, and with few models this can lie above a value that is far from the null.
