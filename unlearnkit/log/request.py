@@ -161,7 +161,7 @@ def carry_out(session: Session, request: Request, allow: Callable[[State], None]
         allow(changed)
         session.commit(changed)
     finally:
-        if session.state is state:
+        if session.is_at(state):
             undo.apply_(head.model)
             session.store.sweep(state)
         else:

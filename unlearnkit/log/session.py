@@ -91,6 +91,17 @@ class Session:
         self._take(state, self.forgotten.salt)
         self.store.sweep(state)
 
+    def is_at(self, state: State) -> bool:
+        """Tell whether `state` is still the last one.
+
+        Takes over what this process committed since, where an interrupt (Ctrl-C) came right after that.
+        """
+        if self.state is state:
+            found = self.store.read()
+            if found is not None and found.revision != state.revision:
+                self._take(found, self.forgotten.salt)
+        return self.state is state
+
     def measured(self) -> State:
         """Return the state with the digests of the model as it is."""
         tensors = tensor_digests(self.head.model)
