@@ -219,6 +219,12 @@ def test_the_loss_of_log_json_is_not_taken_for_a_new_log(base, log, folder, forg
     assert files(folder) == before and len(ForgetLog(folder, base).requests) == 1
 
 
+def test_a_folder_that_is_moved_away_is_missed(log, folder, forget):
+    shutil.move(folder, folder.with_name("elsewhere"))
+    with pytest.raises(DataError, match="is gone"):
+        forget(log, 3)
+
+
 def test_other_things_may_lie_beside_the_files_of_a_log(base, log, folder, forget):
     (folder / "edits" / ".ipynb_checkpoints").mkdir()
     (folder / "edits" / "notes.md").touch()

@@ -277,7 +277,7 @@ class Store:
             If there are such.
         """
         for folder in FOLDERS:
-            for path in (self.folder / folder).iterdir():
+            for path in (self.folder / folder).glob("*"):
                 if not (folder == "reference" and BEGUN.fullmatch(path.name)):
                     raise DataError(
                         f"{str(path)!r} is there, and no log.json: if this was a log, put a copy of its log.json "
