@@ -114,7 +114,7 @@ class ForgetLog:
         self.validation = None if validation is None else as_loader(validation, name="validation")
         if reference is not None:
             check_reference(reference, model)
-            n_train = n_train or reference.samples
+            n_train = reference.samples if n_train is None else n_train
         self._session = Session(
             Store(folder), model, reference, importance, n_train, inplace, salt, random_state
         )
