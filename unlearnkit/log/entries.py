@@ -13,7 +13,9 @@ from unlearnkit.exceptions import DataError
 
 @dataclass(frozen=True)
 class Entry:
-    """What is recorded of one request. Nothing in it tells of a sample but how many there were.
+    """What is recorded of one request: no sample, but figures that were computed from them.
+
+    Who has the base and guesses the forget set can confirm it by them, as by ``result`` or ``forget_loss``.
 
     Attributes
     ----------

@@ -61,6 +61,7 @@ class ForgetLog:
     salt : bytes, optional
         Key of the samples' digests, 16 to 64 bytes. Left out, one is made and kept in the folder, where
         whoever can read it can test whether a sample that they have was forgotten; given, it is not kept.
+        Whoever has folder and base can confirm a guess without it: keep the folder as you keep the data.
     random_state : int
         With the request's id it seeds every estimator that has no seed, so that a request that is done
         again after a kill ends in the same bits.
