@@ -4,6 +4,7 @@ import sys
 import warnings
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -210,6 +211,7 @@ def test_warnings_that_are_errors_end_a_request_before_it_is_recorded(task, log)
     [
         ({"request_id": ""}, "request_id must be a name"),
         ({"request_id": 17}, "got 17"),
+        ({"note": object()}, "note must be a text"),
         ({"forget": (torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))}, "the forget set is empty"),
         ({"estimator": "ASSD"}, r"such as ASSD\(\), got str"),
         ({"forget": "train.csv"}, "forget must be a DataLoader"),
@@ -234,6 +236,10 @@ def test_what_is_not_samples_is_refused(task, log):
     [
         ({"max_drop": 5}, "max_drop must be a fraction"),
         ({"max_forgotten": True}, "max_forgotten must be"),
+        ({"max_drop": "0.1"}, "max_drop must be a fraction"),
+        ({"n_train": 0}, "n_train must be a whole number, 1 or more"),
+        ({"n_train": "120"}, "n_train must be"),
+        ({"random_state": None}, "random_state must be"),
         ({"on_budget": "stop"}, "'warn' or 'refuse', got 'stop'"),
         ({"salt": b"short"}, "16 to 64 random bytes, got 5 bytes"),
     ],
@@ -242,6 +248,15 @@ def test_bad_settings(arguments, said, base, tmp_path):
     with pytest.raises(DataError, match=said):
         ForgetLog(tmp_path / "log", base, **arguments)
     assert not (tmp_path / "log" / "log.json").exists()
+
+
+def test_numbers_of_numpy_and_odd_names(task, base, tmp_path, forget):
+    log = ForgetLog(tmp_path, base, n_train=np.int64(120), random_state=np.int32(3), max_drop=np.float32(0.1))
+    for name in ("日本\n\0", "\ud800"):
+        forget(log, 1, name=name, estimator=FineTune(epochs=1), retain=task.train)
+    opened = ForgetLog(tmp_path, base, random_state=3)
+    assert [one.request_id for one in opened.requests] == ["日本\n\0", "\ud800"]
+    assert opened.drift.n_train == 120
 
 
 def test_no_model_and_no_such_request(log, tmp_path):

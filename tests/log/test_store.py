@@ -175,11 +175,7 @@ def test_damage_is_noticed(name, how, base, log, folder, forget):
     path.write_bytes(content[: len(content) // 2].tobytes() if how == "cut" else content.tobytes())
     if how == "removed":
         path.unlink()
-    if (name, how) == ("log.json", "removed"):
-        with pytest.raises(DataError, match="is gone"):
-            forget(log, 3)
-        return
-    with pytest.raises(DataError, match=r"damaged|missing|salt|match its checksum"):
+    with pytest.raises(DataError, match=r"damaged|missing|salt|match its checksum|no log\.json"):
         ForgetLog(folder, base)
 
 
@@ -200,6 +196,42 @@ def test_a_folder_of_other_things_is_refused(base, tmp_path):
     assert files(tmp_path) == {"thesis.tex"} and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["samples/cat.png", "edits/0001.safetensors", "reference/0002.safetensors", "a.tmp"]
+)
+def test_nothing_is_swept_that_is_not_known_to_be_the_logs(name, base, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(DataError, match="and no log"):
+        ForgetLog(tmp_path, base)
+    assert path.exists()
+
+
+def test_the_loss_of_log_json_is_not_taken_for_a_new_log(base, log, folder, forget):
+    forget(log, 1, 2)
+    before = files(folder)
+    os.rename(folder / "log.json", folder.with_name("copy"))
+    for act in (lambda: ForgetLog(folder, base), lambda: forget(log, 3)):
+        with pytest.raises(DataError, match=r"put a copy of its log\.json back"):
+            act()
+    os.rename(folder.with_name("copy"), folder / "log.json")
+    assert files(folder) == before and len(ForgetLog(folder, base).requests) == 1
+
+
+def test_a_folder_that_is_moved_away_is_missed(log, folder, forget):
+    shutil.move(folder, folder.with_name("elsewhere"))
+    with pytest.raises(DataError, match="is gone"):
+        forget(log, 3)
+
+
+def test_other_things_may_lie_beside_the_files_of_a_log(base, log, folder, forget):
+    (folder / "edits" / ".ipynb_checkpoints").mkdir()
+    (folder / "edits" / "notes.md").touch()
+    forget(log, 1, 2)
+    assert len(ForgetLog(folder, base).requests) == 1 and (folder / "edits" / "notes.md").exists()
+
+
 def test_a_copy_of_the_folder_goes_on(task, base, log, folder, forget, same):
     forget(log, 1, 2)
     shutil.copytree(folder, folder.with_name("copy"))
@@ -212,3 +244,34 @@ def test_commits_are_read_back(tmp_path):
     state = State("a", "a", {"w": "x"}, 1.5, "s", 0, 7)
     store.commit(state)
     assert store.read() == state and state.files() == set() and state.digests == ["a"]
+
+
+# An interrupt, unlike a kill, lets the process go on: what is committed then stands, in it and in the folder.
+@pytest.mark.parametrize("operation", ["apply", "undo"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_interrupted_at_the_commit(before, operation, base, log, folder, forget, same, monkeypatch):
+    forget(log, 0, 1)
+    forget(log, 2, 3)
+    put = os.replace
+
+    def replace(source, target):
+        if before and str(target).endswith("log.json"):
+            raise KeyboardInterrupt
+        put(source, target)
+        if str(target).endswith("log.json"):
+            raise KeyboardInterrupt
+
+    act = {"apply": lambda: forget(log, 4, 5), "undo": log.undo}[operation]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            act()
+
+    change = {"apply": 1, "undo": -1}[operation]
+    assert log.drift.n_requests == 2 + (0 if before else change)
+    opened = ForgetLog(folder, base)
+    assert opened.requests == log.requests and same(opened.model, log.model)
+    forget(log, 6, 7)  # and it goes on
+    assert same(ForgetLog(folder, base).model, log.model)
+    log.undo()
+    assert same(ForgetLog(folder, base).model, log.model)

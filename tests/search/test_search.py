@@ -188,6 +188,10 @@ def test_an_oracle_is_a_model_or_what_it_reaches(model):
     assert_same(found.cv_results_, told.cv_results_)
     clean = {part: accuracy(found.transform(model), data) for part, data in sets.items()}
     assert found.best_score_ == -avg_gap(clean, reached)
+    several = search(model, SAMPLED, grid, oracle=iter([oracle, model]))
+    means = {part: (reached[part] + accuracy(model, data)) / 2 for part, data in sets.items()}
+    assert_same(several.cv_results_, search(model, SAMPLED, grid, oracle=means).cv_results_)
+    assert search(model, SAMPLED, grid, oracle=reached, refit="tow").best_params_ == told.best_params_
 
 
 def test_repeats_are_splits_with_seeds_of_their_own(model):
@@ -295,6 +299,43 @@ def test_a_measurement_that_fails_is_told_by_each_candidate(model):
         search(model, SSD(), grid, error_score="raise")
 
 
+def test_a_measurement_may_raise_anything(model):
+    def odd(net, batch):
+        raise ZeroDivisionError("odd loss")
+
+    with pytest.warns(UnlearnWarning, match="2 of 3 candidates failed"):
+        found = search(model, {"odd": SSD(loss=odd), "good": SAMPLED}, {"odd": {"alpha": [1.0, 2.0]}})
+    assert found.best_name_ == "good" and "odd loss" in found.cv_results_["error"][0]
+
+
+def test_a_scorer_cannot_spoil_what_comes_after_it(model):
+    def spoil(net):
+        net.register_forward_hook(lambda *of_call: of_call[2] * 0)
+        net.double().train()
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.zero_()
+        return 0.0
+
+    grid = {"alpha": ALPHAS}
+    spoiled = search(model, SAMPLED, grid, scoring={"spoil": spoil, "tow": "tow", "net": count}, refit="tow")
+    plain = search(model, SAMPLED, grid, scoring={"tow": "tow", "net": count}, refit="tow")
+    kept = [name for name in plain.cv_results_ if "test_" in name or name in ("error", "n_changed")]
+    assert_same(
+        {name: plain.cv_results_[name] for name in kept}, {name: spoiled.cv_results_[name] for name in kept}
+    )
+
+
+def count(net):
+    return float(sum(weight.double().abs().sum() for weight in net.parameters()))
+
+
+def test_no_score_is_a_number(model):
+    found = search(model, SAMPLED, scoring=lambda net: float("nan"))
+    with pytest.raises(DataError, match="every score is NaN"):
+        found.transform(model)
+
+
 def test_the_winner_s_warnings_are_told(model):
     with pytest.warns(UnlearnWarning, match=r"the best candidate: .*changes no weight"):
         found = search(model, SSD(), {"alpha": [1e6, 1e7]})
@@ -312,6 +353,13 @@ def test_the_winner_s_warnings_are_told(model):
         ((SSD(), {"alpha": []}), {}, "list of values of alpha is empty"),
         ((SSD(), {"against": "full"}), {}, r"\{'against': \['full'\]\}"),
         ((SSD(), 3), {}, "grid of SSD must be a dict"),
+        ((SSD(), {"alpha": {1.0, 2.0}}), {}, r"must be a list.*list\(...\) makes one"),
+        ((SSD(), {"alpha": (1.0 for _ in range(2))}), {}, r"must be a list.*list\(...\) makes one"),
+        ((SSD(), {"alpha": torch.ones(2)}), {}, "must be a list"),
+        ((SSD(), {"alpha": np.array(3.0)}), {}, r"must be a list"),
+        ((SSD(), {"alpha": np.ones((2, 2))}), {}, "an array of one dimension"),
+        ((SSD(), {"importance__labels": ["true"]}), {}, "SSD has no parameters"),
+        ((SSD(), {3: [1]}), {}, "SSD has no parameters"),
         (
             ([SSD(), ASSD()], {"alpha": [1]}),
             {},
@@ -327,6 +375,10 @@ def test_the_winner_s_warnings_are_told(model):
         ((SSD(),), {"scoring": ["tow", "retain"]}, r"refit= names the one that decides, \['tow', 'retain'\]"),
         ((SSD(),), {"refit": "retain"}, "refit must be True, False or 'score'"),
         ((SSD(),), {"max_drop": 3}, "max_drop is a loss of accuracy"),
+        ((SSD(),), {"max_drop": "0.1"}, "max_drop is a loss of accuracy"),
+        ((SSD(),), {"error_score": None}, "error_score must be"),
+        ((SSD(),), {"random_state": "a"}, "random_state must be"),
+        ((SSD(),), {"random_state": np.random.RandomState(0)}, "random_state must be"),
         ((SSD(),), {"error_score": "ignore"}, "error_score must be"),
         (
             (SSD(),),
@@ -335,11 +387,11 @@ def test_the_winner_s_warnings_are_told(model):
         ),
         ((SSD(),), {"oracle": None}, r"compares with a retrained model: pass fit\(..., oracle="),
         ((SSD(),), {"validation": None}, r"needs samples of validation, and got nothing"),
-        (
-            (SSD(),),
-            {"oracle": {"forget": 0.0}, "error_score": "raise"},
-            "oracle model's results lack 'retain'",
-        ),
+        # what is wrong with an oracle is told before anything is fitted, and not by each candidate
+        ((SSD(),), {"oracle": {"forget": 0.0}}, "^the oracle model's results lack 'retain'"),
+        ((SSD(),), {"oracle": {"forget": 10, "retain": 99, "test": 97}}, "^'forget' of the oracle.*percent"),
+        ((SSD(),), {"oracle": "oracle.pt"}, "^oracle is a model, several of them, or"),
+        ((SSD(),), {"oracle": []}, "^oracle is a model, several of them, or"),
     ],
 )
 def test_wrong_use_is_told(model, given, named, words):

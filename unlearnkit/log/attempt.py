@@ -59,7 +59,7 @@ def prepared(estimator: Any, random_state: int, request_id: str) -> Any:
 
 def seed_of(random_state: int, request_id: str, what: str) -> int:
     """Return a seed that depends on all three, the same on every machine."""
-    text = f"{random_state}\0{request_id}\0{what}".encode()
+    text = f"{random_state}\0{request_id}\0{what}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big") >> 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from unlearnkit.exceptions import DataError
@@ -12,7 +13,9 @@ from unlearnkit.exceptions import DataError
 
 @dataclass(frozen=True)
 class Entry:
-    """What is recorded of one request. Nothing in it tells of a sample but how many there were.
+    """What is recorded of one request: no sample, but figures that were computed from them.
+
+    Who has the base and guesses the forget set can confirm it by them, as by ``result`` or ``forget_loss``.
 
     Attributes
     ----------
@@ -149,7 +152,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and (isinstance(value, bool) or not 0 <= value <= 1):
+            if value is not None and not (_is_number(value) and 0 <= value <= 1):
                 raise DataError(
                     f"{name} must be a fraction from 0 to 1, or None for no bound, got {value!r}."
                 )
@@ -183,3 +186,7 @@ def drift_of(entries: Sequence[Entry], n_train: int | None, base_length: float) 
         changed=min(1.0, sum(entry.n_changed for entry in standing) / total),
         moved=sum(entry.distance for entry in standing) / base_length if base_length else 0.0,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -61,6 +61,7 @@ class ForgetLog:
     salt : bytes, optional
         Key of the samples' digests, 16 to 64 bytes. Left out, one is made and kept in the folder, where
         whoever can read it can test whether a sample that they have was forgotten; given, it is not kept.
+        Whoever has folder and base can confirm a guess without it: keep the folder as you keep the data.
     random_state : int
         With the request's id it seeds every estimator that has no seed, so that a request that is done
         again after a kill ends in the same bits.
@@ -114,7 +115,7 @@ class ForgetLog:
         self.validation = None if validation is None else as_loader(validation, name="validation")
         if reference is not None:
             check_reference(reference, model)
-            n_train = n_train or reference.samples
+            n_train = reference.samples if n_train is None else n_train
         self._session = Session(
             Store(folder), model, reference, importance, n_train, inplace, salt, random_state
         )

@@ -53,6 +53,10 @@ class Request:
     validation: Iterable[Batch] | None
     note: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.note, str):
+            raise DataError(f"note must be a text, got {self.note!r}.")
+
 
 def samples_of(data: Any, salt: bytes) -> tuple[Iterable[Batch], list[bytes]]:
     """Return the forget set as a loader, and the digests of its samples.
@@ -161,7 +165,7 @@ def carry_out(session: Session, request: Request, allow: Callable[[State], None]
         allow(changed)
         session.commit(changed)
     finally:
-        if session.state is state:
+        if session.is_at(state):
             undo.apply_(head.model)
             session.store.sweep(state)
         else:

@@ -40,7 +40,7 @@ def undo(session: Session) -> Entry:
                 )
             )
         finally:
-            if session.state is state:
+            if session.is_at(state):
                 redo.apply_(head.model)
             else:
                 head.undo, head.position = None, len(session.state.standing)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral
+from typing import Any
 
 from torch import nn
 
@@ -51,6 +53,8 @@ class Session:
         random_state: int,
     ) -> None:
         self.store, self._importance = store, importance
+        random_state = _whole("random_state", random_state, 0)
+        n_train = None if n_train is None else _whole("n_train", n_train, 1)
         self.reference: Importance | None
         with store.locked():
             state = store.read()
@@ -90,6 +94,17 @@ class Session:
         self.store.commit(state)
         self._take(state, self.forgotten.salt)
         self.store.sweep(state)
+
+    def is_at(self, state: State) -> bool:
+        """Tell whether `state` is still the last one.
+
+        Takes over what this process committed since, where an interrupt (Ctrl-C) came right after that.
+        """
+        if self.state is state:
+            found = self.store.read()
+            if found is not None and found.revision != state.revision:
+                self._take(found, self.forgotten.salt)
+        return self.state is state
 
     def measured(self) -> State:
         """Return the state with the digests of the model as it is."""
@@ -131,3 +146,10 @@ class Session:
             reference = Importance.load(self.store.folder / state.reference.file)
         self.forgotten = Forgotten(salt, set().union(*known))
         self.reference, self.state = reference, state
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    """Return a whole number as Python's own, which JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise DataError(f"{name} must be a whole number, {low} or more, got {value!r}.")
+    return int(value)

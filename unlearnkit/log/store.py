@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import uuid
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,9 @@ from unlearnkit.log.samples import SIZE, check_salt
 
 KIND, VERSION = "unlearnkit.ForgetLog", 1
 FOLDERS = ("edits", "samples", "reference")
+OURS = re.compile(r"\d{4,}\.(safetensors|bin)|\..*\.tmp")
+BEGUN = re.compile(r"0001\.safetensors|\..*\.tmp")
+"""What a log that was killed while it was made may have left in the folder of references."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Store:
         known = {"log.json", "salt", "lock", *FOLDERS}
         if self.folder.is_dir() and not self.path.exists():
             others = {path.name for path in self.folder.iterdir()} - known
-            if others := {name for name in others if not name.endswith(".tmp")}:
+            if others := {name for name in others if not OURS.fullmatch(name)}:
                 raise DataError(
                     f"{str(self.folder)!r} holds other things ({min(others)!r}) and no log: give the log a "
                     "folder of its own."
@@ -166,9 +170,11 @@ class Store:
         Raises
         ------
         DataError
-            If the log is damaged, or of a newer version, or a file that it names is missing.
+            If the log is damaged, or of a newer version, or a file that it names is missing; if there is none,
+            and its folders hold what is no new log's.
         """
         if not self.path.exists():
+            self._check_new()
             return None
         try:
             content = json.loads(self.path.read_bytes())
@@ -208,11 +214,11 @@ class Store:
     def sweep(self, state: State | None) -> None:
         """Remove what nothing names: left by a killed process, or undone."""
         named = set() if state is None else state.files()
-        for path in self.folder.glob("*.tmp"):
+        for path in self.folder.glob(".*.tmp"):
             path.unlink()
         for folder in FOLDERS:
             for path in (self.folder / folder).iterdir():
-                if f"{folder}/{path.name}" not in named:
+                if f"{folder}/{path.name}" not in named and OURS.fullmatch(path.name):
                     path.unlink()
 
     def open_salt(self, given: bytes | None, state: State | None) -> bytes:
@@ -261,6 +267,22 @@ class Store:
         if _digest(content) != entry.samples_checksum:
             raise DataError(f"{str(path)!r} is damaged: put a copy of the folder back.")
         return {content[at : at + SIZE] for at in range(0, len(content), SIZE)}
+
+    def _check_new(self) -> None:
+        """Refuse folders with things in them, which sweeping would remove.
+
+        Raises
+        ------
+        DataError
+            If there are such.
+        """
+        for folder in FOLDERS:
+            for path in (self.folder / folder).glob("*"):
+                if not (folder == "reference" and BEGUN.fullmatch(path.name)):
+                    raise DataError(
+                        f"{str(path)!r} is there, and no log.json: if this was a log, put a copy of its log.json "
+                        "back; if not, give the log a folder of its own."
+                    )
 
     def _write(self, path: Path, content: bytes) -> None:
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")

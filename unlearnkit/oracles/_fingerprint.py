@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from unlearnkit.data import Batch, Measured, Partition, as_loader, batch_size, in_order, preserved_rng
 from unlearnkit.exceptions import DataError, UnsupportedModuleError
@@ -72,6 +73,14 @@ def fingerprint(loader: Iterable[Batch], name: str, batched: bool = False) -> tu
 def is_indexed(loader: Iterable[Batch]) -> bool:
     """Tell whether training reads single samples of the data, and so batches them itself."""
     return in_order(loader) is not loader
+
+
+def samples_of(loader: Iterable[Batch]) -> int | None:
+    """Return how many samples there are, where that is known without reading them."""
+    ordered = in_order(loader)
+    if ordered is loader or not isinstance(ordered, DataLoader) or not isinstance(ordered.dataset, Sized):
+        return None
+    return len(ordered.dataset)
 
 
 def _walk(batches: Iterable[Batch], name: str, batched: bool) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from unlearnkit.data import Batch, in_order, preserved_rng
 from unlearnkit.exceptions import DataError
 from unlearnkit.methods import Retrain
 from unlearnkit.metrics import Timer, predict_logits
-from unlearnkit.oracles._fingerprint import digest_of, fingerprint, loader_of
+from unlearnkit.oracles._fingerprint import digest_of, fingerprint, loader_of, samples_of
 from unlearnkit.oracles._recipe import Factory, Train, recipe_of
 from unlearnkit.oracles._slot import ORACLE, VERSION, Slot
 from unlearnkit.oracles._status import rows, table
@@ -230,7 +230,8 @@ class OracleBank:
         said = self.data_key(data)
         if not isinstance(said, str) or not said:
             raise DataError(f"data_key must be a function that returns a text, and it returned {said!r}.")
-        return digest_of(said), None
+        size = samples_of(loader)  # so that a text for all sets at least mixes up none of other sizes
+        return digest_of([said, size]), size
 
     def _slot(self, request: _Request, seed: int) -> Slot:
         return Slot(self.folder, request.key, seed)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
@@ -107,8 +108,8 @@ def candidates_of(
             try:
                 # values are cloned too: an estimator in a grid would be one object in many candidates
                 chosen = clone(estimator).set_params(**clone(params, safe=False))
-            except ValueError as error:
-                raise DataError(f"{name}: {error}") from error
+            except (ValueError, TypeError, AttributeError) as error:  # no such parameter, or none within it
+                raise DataError(f"{name} has no parameters {params}: {error}") from error
             found.append(Candidate(len(found), name, chosen, params))
     return found
 
@@ -140,11 +141,17 @@ def _checked(grid: Any, name: str) -> Grid:
         for key, values in part.items():
             if hasattr(values, "rvs"):
                 continue
-            if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
+            is_array = isinstance(values, np.ndarray) and values.ndim == 1
+            if isinstance(values, str) or not (is_array or isinstance(values, Sequence)):
+                remedy = "list(...) makes one"
+                if isinstance(values, str) or not isinstance(values, Iterable):
+                    remedy = f"write {{{key!r}: [{values!r}]}} for one value"
                 raise DataError(
-                    f"{name}: the values of {key} must be a list with something in it, or a distribution; got "
-                    f"{values!r}. Write {{{key!r}: [{values!r}]}} for one value."
-                    if not hasattr(values, "__len__") or isinstance(values, str)
-                    else f"{name}: the list of values of {key} is empty: leave {key} out, or give it values."
+                    f"{name}: the values of {key} must be a list, an array of one dimension, or a distribution; got "
+                    f"{values!r}: {remedy}."
+                )
+            if len(values) == 0:
+                raise DataError(
+                    f"{name}: the list of values of {key} is empty: leave it out, or give it values."
                 )
     return grid

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from unlearnkit.base import Unlearner
 from unlearnkit.data import ForgetRetain, Measured
 from unlearnkit.exceptions import DataError
 from unlearnkit.metrics import accuracy, avg_gap, tow
+from unlearnkit.parameters import copy_of
 
 Scorer = Callable[[nn.Module], float]
 
@@ -117,10 +118,28 @@ class Scoring:
                     raise DataError(NO_SAMPLES.format(name=name, role=role, got=got, beside=held_out))
 
     def goal(self, oracle: Any, roles: ForgetRetain) -> Mapping[str, float] | None:
-        """Return the oracle's accuracies, measured once for all candidates."""
-        if isinstance(oracle, nn.Module) and any(METRICS[name].compares for name in self._metrics()):
-            return _accuracies(oracle, roles, tuple(ROLES))
-        return oracle
+        """Return the oracle's accuracies, measured once for all candidates; of several, their means.
+
+        Raises
+        ------
+        DataError
+            If `oracle` is neither models nor what one reaches.
+        """
+        if oracle is None or not any(METRICS[name].compares for name in self._metrics()):
+            return None
+        if isinstance(oracle, Mapping):
+            tow(dict.fromkeys(ROLES, 0.0), oracle)  # checks it: once, and not in every candidate
+            return oracle
+        models = (
+            list(oracle) if isinstance(oracle, Iterable) and not isinstance(oracle, nn.Module) else [oracle]
+        )
+        if not models or not all(isinstance(one, nn.Module) for one in models):
+            raise DataError(
+                "oracle is a model, several of them, or a mapping of their accuracies under 'forget', 'retain' and "
+                f"'test'; got {oracle!r}."
+            )
+        found = [_accuracies(one, roles, tuple(ROLES)) for one in models]
+        return {part: sum(one[part] for one in found) / len(found) for part in ROLES}
 
     def scores(
         self, model: nn.Module, estimator: Unlearner, roles: ForgetRetain, goal: Mapping[str, float] | None
@@ -137,7 +156,8 @@ class Scoring:
         accuracies = _accuracies(model, roles, [part for part in ROLES if part in sets])
         found = {}
         for name, scorer in self.scorers.items():
-            value = METRICS[name].value(accuracies, goal, estimator) if scorer is None else scorer(model)
+            # a copy: a scorer may train the model, hook into it, or leave it in another mode
+            value = scorer(copy_of(model)) if scorer else METRICS[name].value(accuracies, goal, estimator)
             found["score" if self.is_one else name] = _number(value, name)
         return found
 

@@ -55,7 +55,7 @@ def spread(job: Job, candidates: Sequence[Candidate], n_jobs: int | None, progre
         _, candidate, repeat = next(owner for owner in owners if owner[0] == key)
         try:
             measured[number] = measure(seeded(candidate.estimator, job.seed, repeat), job.model, job.roles)
-        except DataError:
+        except Exception:  # a loss of the user's may raise anything
             if job.raises:
                 raise  # else each of its candidates finds out, and says so in its row
     numbers = {key: number for number, key in enumerate(common) if number in measured}

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, nan
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,8 +52,8 @@ class UnlearnSearch(BaseEstimator):
     scoring : str, callable, list or dict, default="tow"
         What to compare by; higher is better. ``"tow"`` and ``"neg_avg_gap"`` compare with the oracle;
         ``"retain"`` and ``"test"`` are accuracies, the latter on `validation`; ``"neg_seconds"``,
-        ``"neg_density"`` what a fit costs and changes. Or ``scorer(model) -> float`` on the model that
-        has forgotten. Several in a list, or in a dict by name.
+        ``"neg_density"`` what a fit costs and changes. Or ``scorer(model) -> float`` on a copy of the model
+        that has forgotten. Several in a list, or in a dict by name.
     refit : bool or str, default=True
         The score whose best candidate becomes ``best_estimator_``; with several scores it must be named.
         It is the very fit that was scored, not a new one. False: only the table.
@@ -136,7 +137,7 @@ class UnlearnSearch(BaseEstimator):
         retain: Any = None,
         forget: Any = None,
         validation: Any = None,
-        oracle: nn.Module | Mapping[str, float] | None = None,
+        oracle: nn.Module | Iterable[nn.Module] | Mapping[str, float] | None = None,
     ) -> UnlearnSearch:
         """Try every candidate; the model itself is left bit by bit as it was.
 
@@ -147,9 +148,9 @@ class UnlearnSearch(BaseEstimator):
         validation : DataLoader, Dataset or (X, y), optional
             Held-out samples: what candidates are scored on beside retain and forget, and what
             estimators calibrate themselves with. Keep others back to judge the winner by.
-        oracle : nn.Module or mapping, optional
-            A newly built model that was trained on retain alone; or the accuracies to come close to,
-            under "forget", "retain" and "test".
+        oracle : nn.Module, several of them, or mapping, optional
+            A newly built model that was trained on retain alone; of several, as from ``OracleBank.models``,
+            the mean accuracies count. Or the accuracies to come close to, under "forget", "retain" and "test".
 
         Returns
         -------
@@ -227,7 +228,11 @@ class UnlearnSearch(BaseEstimator):
     def _best(self) -> Unlearner:
         check_is_fitted(self, "cv_results_")
         if not hasattr(self, "best_estimator_"):
-            raise DataError("refit=False keeps no estimator: set refit=True, or fit the one that you choose.")
+            raise DataError(
+                "refit=False keeps no estimator: set refit=True, or fit the one that you choose."
+                if not self.refit
+                else "every score is NaN, so no candidate is the best: cv_results_ has the table."
+            )
         return self.best_estimator_
 
     def _plan(self, seed: int) -> tuple[list[Candidate], Scoring, str | None]:
@@ -238,16 +243,18 @@ class UnlearnSearch(BaseEstimator):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
                 raise DataError(f"{name} must be a whole number from {low} on, got {value!r}.")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise DataError(
-                f"max_drop is a loss of accuracy, a fraction from 0 to 1, or None; got {self.max_drop!r}."
-            )
-        if isinstance(self.error_score, str) and self.error_score != "raise":
-            raise DataError(f"error_score must be 'raise' or a number, got {self.error_score!r}.")
+        drop: Any = self.max_drop
+        if drop is not None and not (isinstance(drop, Real) and 0 <= float(drop) <= 1):
+            raise DataError(f"max_drop is a loss of accuracy, a fraction from 0 to 1, or None; got {drop!r}.")
+        score: Any = self.error_score
+        if score != "raise" and not isinstance(score, Real):
+            raise DataError(f"error_score must be 'raise' or a number, got {score!r}.")
         scoring = Scoring.of(self.scoring)
         keeps: str | None = None
         if isinstance(self.refit, str):
             keeps = "neg_avg_gap" if self.refit == "avg_gap" else self.refit
+            if scoring.is_one and keeps in scoring.scorers:
+                keeps = scoring.names[0]
         elif self.refit:
             keeps = scoring.names[0]
         if keeps is not None and (
@@ -266,9 +273,12 @@ class UnlearnSearch(BaseEstimator):
         return candidates, scoring, keeps
 
     def _seed(self) -> int:
-        if self.random_state is None:
+        seed: Any = self.random_state
+        if seed is None:
             return int(np.random.SeedSequence().generate_state(1)[0])
-        return int(self.random_state)
+        if not isinstance(seed, Integral) or seed < 0:
+            raise DataError(f"random_state must be None or a whole number, 0 or more, got {seed!r}.")
+        return int(seed)
 
     def _watched(self, model: nn.Module, roles: ForgetRetain) -> tuple[Any, float]:
         """Return retain samples to notice a collapse on, and the accuracy below which it is one."""
