@@ -80,7 +80,7 @@ def _keys(data: Mapping[str, Any]) -> Iterator[str]:
         yield "one oracle"
     if not names:
         yield "loss alone"
-    if not names & NAMES_OF_STRONG and not any("single sample" in row["group"] for row in data["scores"]):
+    if not names & NAMES_OF_STRONG:
         yield "average"
     if not any("relearn" in name for name in names):
         yield "relearning"
