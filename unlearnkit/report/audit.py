@@ -31,7 +31,9 @@ __all__ = ["FORMAT", "VERSION", "Audit", "audit"]
 FORMAT = "unlearnkit.audit"
 VERSION = 1
 Results = Mapping[str, float]
-HANDED_IN = "Metrics were handed in as plain values: that they are of these models and samples was taken on trust."
+HANDED_IN = (
+    "Metrics were handed in as plain values: that they are of these models and samples was taken on trust."
+)
 
 
 class Audit:
