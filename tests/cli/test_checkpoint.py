@@ -111,6 +111,16 @@ def test_tied_weights_may_lack_one_of_their_names(tmp_path):
     assert load_file(tmp_path / "b.safetensors").keys() == state.keys()
 
 
+def test_values_that_a_model_ties_must_be_equal(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+    model[1].weight = model[0].weight
+    state = {"0.weight": torch.rand(2, 2), "0.bias": torch.rand(2), "1.weight": torch.rand(2, 2)}
+    with pytest.raises(DataError, match=r"0.weight and 1.weight differ there, .* without tying them"):
+        load(model, saved(tmp_path, state))
+    load(model, saved(tmp_path, state | {"1.weight": state["0.weight"].clone()}, "same.safetensors"))
+    assert torch.equal(model[1].weight, state["0.weight"])
+
+
 def test_shards_are_read_from_their_index_or_folder(tmp_path, model, state):
     halves = [dict(list(state.items())[:3]), dict(list(state.items())[3:])]
     for number, half in enumerate(halves):

@@ -39,6 +39,8 @@ def test_keys_of_rows(folder):
     assert load("train.csv").keys[:3] == ["user-0", "user-0", "user-1"]
     np.savez("keyed.npz", X=np.zeros((2, 3)), y=np.arange(2), id=np.array([17, 18]))
     assert load("keyed.npz").keys == ["17", "18"]
+    np.savez("keyed.npz", X=np.zeros((2, 3)), y=np.arange(2), id=np.array([b"a 1", b" b"]))
+    assert load("keyed.npz").keys == ["a 1", "b"]
     np.savez("keyed.npz", X=np.zeros((2, 3)), y=np.arange(2), id=np.array([17]))
     with pytest.raises(DataError, match="1 entries in id and 2 in y"):
         load("keyed.npz")
@@ -85,6 +87,9 @@ def test_columns_are_checked_before_anything_is_read(folder, columns, message):
     [
         ("a,target\n1,0\nn/a,1\n", r"bad.csv, line 3: 'n/a' in column 'a' is not a number"),
         ("a,target\n1,cat\n", r"bad.csv, line 2: 'cat' in column 'target' is not a number"),
+        ("name,target\nann,0\n", r"in column 'name' is not a number.* --id where it names the rows"),
+        ("a,target\n1,0\nnan,1\n", r"bad.csv, line 3: 'nan' in column 'a' is no value that a model can use"),
+        ("a,target\n1,inf\n", r"bad.csv, line 2: 'inf' in column 'target' is no value"),
         ("a,target\n1,0\n2\n", r"bad.csv, line 3: 1 cells, and the header has 2"),
         ("a,target\n", "bad.csv has a header and no row"),
     ],

@@ -298,6 +298,7 @@ def test_results_that_were_handed_in_are_not_measured_again(case):
     VALID.validate(data)
     (row,) = data["scores"]
     assert (row["after"]["value"], row["before"]["value"], row["n"]) == (0.25, None, None)
+    assert any("handed in as plain values" in point["text"] for point in data["not_verified"])
 
 
 def test_other_tasks_have_losses_alone(tmp_path):

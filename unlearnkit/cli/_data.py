@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,12 @@ def _of_arrays(path: Path) -> tuple[tuple[Any, Any], list[str] | None]:
     keys = parts.get("id")
     if keys is not None and len(keys) != len(parts["y"]):
         raise DataError(f"{path} has {len(keys):,} entries in id and {len(parts['y']):,} in y: one a sample.")
-    return (parts["X"], parts["y"]), None if keys is None else [str(key) for key in keys.tolist()]
+    return (parts["X"], parts["y"]), None if keys is None else [_text(key) for key in keys.tolist()]
+
+
+def _text(key: object) -> str:
+    """Return a key as it is typed: without the b'' of bytes, and as stripped as in a file of keys."""
+    return (key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)).strip()
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -224,9 +230,15 @@ def _of_csv(path: Path, columns: Columns) -> tuple[tuple[Tensor, Tensor], list[s
 
 def _number(cell: str, path: Path, line: int, column: str) -> float:
     try:
-        return float(cell)
+        number = float(cell)
     except ValueError as error:
         raise DataError(
             f"{path}, line {line}: {cell!r} in column {column!r} is not a number. Encode it first, leave the column "
-            f"out, or name a function that returns the data ({FORM})."
+            f"out, say --id where it names the rows, or name a function that returns the data ({FORM})."
         ) from error
+    if not isfinite(number):
+        raise DataError(
+            f"{path}, line {line}: {cell!r} in column {column!r} is no value that a model can use. Fill it in, or leave "
+            "the row out."
+        )
+    return number

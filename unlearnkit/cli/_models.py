@@ -14,7 +14,7 @@ from unlearnkit.cli._checkpoint import Checkpoint, plain, read, write
 from unlearnkit.cli._errors import near
 from unlearnkit.cli._names import Name
 from unlearnkit.exceptions import DataError, UnlearnWarning, warn
-from unlearnkit.parameters import named_parameters, named_tensors, unwrap
+from unlearnkit.parameters import digest, named_parameters, named_tensors, unwrap
 
 SHOWN = 4
 
@@ -112,7 +112,22 @@ def load(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     with torch.no_grad():
         for its, mine in names.items():
             own[mine].copy_(checkpoint.tensors[its])
+    _check_tied(checkpoint, own, names, model)
     return names
+
+
+def _check_tied(
+    checkpoint: Checkpoint, own: dict[str, Tensor], names: dict[str, str], model: nn.Module
+) -> None:
+    """Refuse two tensors of which the model, which ties them, could hold one alone."""
+    first: dict[int, str] = {}
+    for its, mine in names.items():
+        other = first.setdefault(id(own[mine]), its)
+        if other != its and digest(checkpoint.tensors[its]) != digest(checkpoint.tensors[other]):
+            raise DataError(
+                f"{checkpoint.path}: {other} and {its} differ there, and are one tensor in the "
+                f"{type(unwrap(model)).__name__}, so one would be lost: build the model without tying them."
+            )
 
 
 def matched(checkpoint: Checkpoint, own: dict[str, Tensor]) -> dict[str, str]:

@@ -62,8 +62,7 @@ def _compared(before: Data, after: Data, sign: int, title: str) -> tuple[str, st
     old, new = before["value"], after["value"]
     said = f"{title}: {old:.3f} before{_between(before)}, {new:.3f} after{_between(after)}."
     if None in (before["low"], before["high"], after["low"], after["high"]):
-        level = "unclear" if old == new else "closer" if sign * (new - old) > 0 else "further"
-        return level, f"{said} No interval was computed, so chance is not ruled out."
+        return "unclear", f"{said} No interval was computed, so chance is not ruled out."
     if before["low"] <= after["high"] and after["low"] <= before["high"]:
         return "unclear", f"{said} The intervals overlap."
     return ("closer" if sign * (new - old) > 0 else "further"), said

@@ -18,6 +18,7 @@ from unlearnkit.config import configuration
 from unlearnkit.data import Loss
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import DataError, EditMismatchError
+from unlearnkit.metrics import Evaluation
 from unlearnkit.report._audit_page import page
 from unlearnkit.report._digests import content_digest, model_digest, samples_digest
 from unlearnkit.report._examine import checks_of, evaluated, losses_of, oracles_of
@@ -30,6 +31,9 @@ __all__ = ["FORMAT", "VERSION", "Audit", "audit"]
 FORMAT = "unlearnkit.audit"
 VERSION = 1
 Results = Mapping[str, float]
+HANDED_IN = (
+    "Metrics were handed in as plain values: that they are of these models and samples was taken on trust."
+)
 
 
 class Audit:
@@ -297,6 +301,8 @@ def audit(
     }
     data["verdict"] = verdict(data)
     notes = tuple(clean(note) for note in getattr(evaluation, "notes", ()))
+    if any(results is not None and not isinstance(results, Evaluation) for results in (before, evaluation)):
+        notes += (HANDED_IN,)
     data["not_verified"] = open_points(data, notes)
     return Audit(data | {"digest": content_digest(data)}, salt)
 
