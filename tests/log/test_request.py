@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a request takes for the data to keep."""
 
+import warnings
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from unlearnkit import ASSD, DataError, FineTune, FisherDiagonal, ForgetLog, Importance
+from unlearnkit import ASSD, DataError, FineTune, FisherDiagonal, ForgetLog, Importance, UnlearnWarning
 from unlearnkit.data import batch_size
 from unlearnkit.log.request import now, samples_of
 
@@ -75,3 +77,15 @@ def test_samples_of(task):
     with pytest.raises(DataError, match="forget must be samples"):
         samples_of(task.reference, b"0123456789abcdef")
     assert now().endswith("+00:00")
+
+
+def test_other_dtypes_are_told(task, base, tmp_path):
+    X, y = task.part(0, 1)
+    log = ForgetLog(tmp_path, base)
+    with pytest.warns(UnlearnWarning, match="not recognised in retain"):
+        entry = log.apply(FineTune(epochs=1), (X, y.int()), request_id="a", retain=task.train)
+    assert entry.n_left_out == 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "a sample of forget")
+        entry = log.apply(FineTune(epochs=1), (X.numpy(), y.numpy()), request_id="b", retain=task.train)
+    assert entry.n_left_out == 2

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from unlearnkit.data import Batch, Measured, Partition, as_loader, complement, warn_if_random
 from unlearnkit.data.loaders import part_of
-from unlearnkit.exceptions import DataError, IneffectiveWarning, NondeterminismWarning, warn
+from unlearnkit.exceptions import DataError, IneffectiveWarning, NondeterminismWarning, UnlearnWarning, warn
 from unlearnkit.log.attempt import attempt, described, seed_of
 from unlearnkit.log.entries import Entry
 from unlearnkit.log.evidence import distance, look, pair
 from unlearnkit.log.reference import Updated, updated
-from unlearnkit.log.samples import AUGMENTED, reads_alike, sample_digests
+from unlearnkit.log.samples import AUGMENTED, dtypes, reads_alike, sample_digests
 from unlearnkit.log.session import Session
 from unlearnkit.log.store import State, edit_file
 from unlearnkit.parameters import named_parameters
@@ -216,6 +216,13 @@ def _retain(session: Session, request: Request, update: Updated | None) -> tuple
             f"retain: {AUGMENTED}: leave them out yourself, by their indices; log.is_forgotten(data) says which of "
             "the data without its random transforms.",
             NondeterminismWarning,
+        )
+    kinds = dtypes(request.forget), dtypes(found)
+    if kinds[0] != kinds[1]:
+        warn(
+            f"a sample of forget is {kinds[0]} and one of retain {kinds[1]}, so those of forget are not recognised in "
+            "retain, nor left out: take both from one data set.",
+            UnlearnWarning,
         )
     kept, left_out = session.forgotten.without(found, request.digests)
     return kept, "samples", left_out

@@ -24,6 +24,7 @@ from unlearnkit.data import (
     refuse_random,
     sample_of,
     seed_rng,
+    tensors_of,
 )
 from unlearnkit.data.loaders import part_of
 from unlearnkit.exceptions import DataError
@@ -157,6 +158,12 @@ def reads_alike(data: Iterable[Batch], salt: bytes) -> bool:
             seed_rng(seed, data)
             found.append(sample_digests(sample_of(data, LOOKED_AT), salt))
     return found[0] == found[1]
+
+
+def dtypes(data: Iterable[Batch]) -> list[str]:
+    """Return the dtypes of a sample's tensors: a sample in other ones is not recognised."""
+    with preserved_rng(data):
+        return [str(part.dtype) for batch in sample_of(data, 1) for part in tensors_of(batch)]
 
 
 def _columns(batch: Batch, count: int) -> Iterator[list[bytes]]:
