@@ -46,7 +46,8 @@ class Evidence:
         if self.forget.kind != self.known.kind:
             raise DataError(
                 f"the importances of the forget set ({self.forget.kind}) and of the reference "
-                f"({self.known.kind}) are of different kinds: measure both with the same estimator."
+                f"({self.known.kind}) are of different kinds: measure both with the same estimator. A stored "
+                "FisherDiagonal() goes with importance='per_sample', which is not the default of SSD."
             )
         if self.is_full and self.known.samples < self.forget.samples:
             raise DataError(
