@@ -126,7 +126,9 @@ def main(folder="unlearnkit-tabular"):
     for name, one in {**models, "retrained": oracle}.items():
         row = {**evaluate(one, **data, oracle=target), "broker": accuracy(one, from_broker)}
         results[name] = row
-        print(f"{name:12} {row['tow']:5.2f}  {row['forget']:13.1%}  {row['test']:9.1%}  {row['broker']:14.1%}")
+        print(
+            f"{name:12} {row['tow']:5.2f}  {row['forget']:13.1%}  {row['test']:9.1%}  {row['broker']:14.1%}"
+        )
     print("ToW, tug of war: 1 is what retraining gives.\n")
 
     # The edit is a small file. Where the network is in use, apply it in place; the undo takes it back.
