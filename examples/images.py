@@ -29,7 +29,7 @@ from unlearnkit.metrics import accuracy, evaluate
 from unlearnkit.report import audit
 
 ANNOTATORS, SLIPPED = 8, 5
-EPOCHS, RATE, BATCH = 25, 2e-3, 64
+EPOCHS, RATE, BATCH = 30, 2e-3, 64
 
 
 def digits():

@@ -116,11 +116,10 @@ def main():
     for name, one in {**models, "retrained": oracle}.items():
         row = {**evaluate(one, **data, oracle=target), "unseen": accuracy(one, test.of(test.labels == GONE))}
         results[name] = row
-        print(
-            f"{name:10} {row['tow']:5.2f}  {row['forget']:12.1%}  {row['test']:16.1%}  {row['unseen']:16.1%}"
-        )
+        shares = f"{row['forget']:12.1%}  {row['test']:16.1%}  {row['unseen']:16.1%}"
+        print(f"{name:10} {row['tow']:5.2f}  {shares}")
     print("ToW, tug of war: 1 is what retraining gives.")
-    return results | {"channels": salun.mask_, "edit": salun.edit_}
+    return results | {"salun": salun}
 
 
 if __name__ == "__main__":
