@@ -29,7 +29,7 @@ from unlearnkit.metrics import accuracy, evaluate
 from unlearnkit.report import audit
 
 ANNOTATORS, SLIPPED = 8, 5
-EPOCHS, RATE, BATCH = 25, 2e-3, 64
+EPOCHS, RATE, BATCH = 30, 2e-3, 64
 
 
 def digits():
@@ -104,7 +104,10 @@ def main(folder="unlearnkit-images"):
     before, after = (
         evaluate(one, retain=retain, forget=forget, test=test, oracle=oracle) for one in (model, clean)
     )
-    reads = {name: accuracy(one, (images[hers], digit[hers])) for name, one in (("before", model), ("after", clean))}
+    reads = {
+        name: accuracy(one, (images[hers], digit[hers]))
+        for name, one in (("before", model), ("after", clean))
+    }
     print(f"\n{'':46} before   after")
     print(f"{'ToW on images that the search has not seen':45} {before['tow']:7.2f} {after['tow']:7.2f}")
     print(f"{'unseen images read rightly':45} {before['test']:7.1%} {after['test']:7.1%}")

@@ -88,7 +88,13 @@ def main():
     # The rest of what the Subset draws from is kept.
     assd = ASSD().fit(model, forget)
     salun = SalUn(
-        granularity="channel", budget=0.2, epochs=3, lr=1e-3, optimizer="adamw", batch_size=BATCH, random_state=0
+        granularity="channel",
+        budget=0.2,
+        epochs=3,
+        lr=1e-3,
+        optimizer="adamw",
+        batch_size=BATCH,
+        random_state=0,
     ).fit(model, forget)
     print(f"ASSD,  {assd.seconds_:.1f} s: {assd.edit_}")
     print(f"SalUn, {salun.seconds_:.1f} s: {salun.edit_}")
@@ -103,14 +109,17 @@ def main():
     target = evaluate(oracle, **data)
     results = {}
     print(f"\n{'':10} {'ToW':>5}  {'still given':>12}  {'right on unseen':>16}  {'unseen of class':>16}")
-    print(f"{'':10} {'':>5}  {f'the class {GONE}':>12}  {'images of others':>16}  {f'{GONE}, read as such':>16}")
+    print(
+        f"{'':10} {'':>5}  {f'the class {GONE}':>12}  {'images of others':>16}  {f'{GONE}, read as such':>16}"
+    )
     models = {"before": model, "ASSD": assd.transform(model), "SalUn": salun.transform(model)}
     for name, one in {**models, "retrained": oracle}.items():
         row = {**evaluate(one, **data, oracle=target), "unseen": accuracy(one, test.of(test.labels == GONE))}
         results[name] = row
-        print(f"{name:10} {row['tow']:5.2f}  {row['forget']:12.1%}  {row['test']:16.1%}  {row['unseen']:16.1%}")
+        shares = f"{row['forget']:12.1%}  {row['test']:16.1%}  {row['unseen']:16.1%}"
+        print(f"{name:10} {row['tow']:5.2f}  {shares}")
     print("ToW, tug of war: 1 is what retraining gives.")
-    return results | {"channels": salun.mask_, "edit": salun.edit_}
+    return results | {"salun": salun}
 
 
 if __name__ == "__main__":
