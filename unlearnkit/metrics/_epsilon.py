@@ -19,6 +19,7 @@ DELTA = 1e-5
 PER_UNIT = 100  # thresholds
 BUFFER = 2.0  # how far thresholds go beyond what they enclose
 GRID = int(2 * BUFFER * PER_UNIT)  # T, the ends on either side
+MOST = 10**6  # thresholds in a grid; over a wider range the margins themselves divide the models as well
 PEAKY = 0.01  # ratio of ranges below which the two are called told apart
 
 Indices = NDArray[np.int64]
@@ -75,7 +76,8 @@ def epsilon_of_sample(ours: Array, theirs: Array, table: Array) -> float:
         at = np.arange(len(thresholds))
         return best(thresholds, np.full_like(thresholds, np.inf), (at, at), ours_above)
 
-    grid = np.linspace(values[0], values[-1], int(np.ceil(np.ptp(values) * PER_UNIT)))
+    count = int(np.ceil(np.ptp(values) * PER_UNIT))
+    grid = np.linspace(values[0], values[-1], count) if count <= MOST else values
     found = max(above(grid), best(*_around(ours, theirs, peaky), ours_peaky))
     if found == -np.inf:
         found = max(above(values), best(values, values, np.triu_indices(len(values)), ours_peaky))
