@@ -224,7 +224,7 @@ def _number(cell: str, path: Path, line: int, column: str) -> float:
         ) from error
     if not isfinite(number):
         raise DataError(
-            f"{path}, line {line}: {cell!r} in column {column!r} is no value that a model can use. Fill it in, or leave "
-            "the row out."
+            f"{path}, line {line}: {cell!r} in column {column!r} is no value that a model can use. Fill it in, or "
+            "leave the row out."
         )
     return number
