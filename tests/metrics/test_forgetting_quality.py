@@ -262,3 +262,11 @@ def test_few_models_are_warned_of():
 def test_bad_input_is_refused(change, message):
     with pytest.raises(DataError, match=message):
         forgetting_quality(**{"unlearned": np.zeros((9, 5)), "retrained": np.zeros((9, 5)), **change})
+
+
+def test_margins_of_any_size_fit_into_memory():
+    def epsilon(scale):
+        near, far = [[0.0], [1.0], [2.0], [3 * scale]], [[0.5], [1.5], [scale], [2 * scale]]
+        return forgetting_epsilons(near, far)[0]
+
+    assert epsilon(1e9) == epsilon(1e7) == epsilon(1e3)

@@ -188,3 +188,12 @@ def test_all_features_see_the_same_draw():
 def test_an_unknown_feature_is_refused():
     with pytest.raises(DataError, match="no feature 'loss': choose among correctness"):
         svc_mia(*PAIRS, features=["loss"])
+
+
+def test_tensors_with_a_graph_or_of_low_precision_are_taken():
+    logits, labels = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+    sides = [(logits[at : at + 10], labels[at : at + 10]) for at in (0, 10, 20)]
+    tracked = [(rows.clone().requires_grad_(), its) for rows, its in sides]
+    assert svc_mia(*tracked) == svc_mia(*sides)
+    values = [confidence_from_logits(*side).bfloat16() for side in sides]
+    assert mia(*(value.clone().requires_grad_() for value in values)) == mia(*(v.double() for v in values))

@@ -102,3 +102,10 @@ def test_a_loader_that_orders_anew_is_refused():
 def test_what_cannot_be_compared_is_refused(one, other, message):
     with pytest.raises(DataError, match=message):
         zrf_from_logits(one, other)
+
+
+def test_logits_with_a_graph_are_taken():
+    a, b = logits(5, 3, 0), logits(5, 3, 1)
+    found = zrf_from_logits(a.clone().requires_grad_(), b, n_bootstrap=10)
+    assert found.value == zrf_from_logits(a, b, n_bootstrap=10).value
+    assert not found.per_sample.requires_grad

@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from unlearnkit.exceptions import DataError
+from unlearnkit.metrics._arrays import as_floats
 from unlearnkit.metrics.classification import confidence_from_logits, predict_logits
 from unlearnkit.metrics.uncertainty import entropy_from_logits, modified_entropy_from_logits
 
@@ -161,7 +162,7 @@ def svc_mia(
     for name in features:
         if name not in FEATURES:
             raise DataError(f"there is no feature {name!r}: choose among {', '.join(FEATURES)}")
-        sides = [FEATURES[name](*pair).numpy() for pair in (members, nonmembers, targets)]
+        sides = [as_floats(FEATURES[name](*pair)) for pair in (members, nonmembers, targets)]
         calls = svc_calls(*sides, max_samples=max_samples, random_state=random_state)
         found[name] = float(calls.mean())
     return found
@@ -190,7 +191,7 @@ def svc_calls(
 
 def one_a_sample(array: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return finite values [N], one a sample, or say what is wrong with them."""
-    values = np.asarray(array, dtype=np.float64)
+    values = as_floats(array)
     if values.ndim != 1 or values.size == 0:
         raise DataError(
             f"{name} must hold one value a sample, and at least one; got the shape {list(values.shape)}"
@@ -199,7 +200,7 @@ def one_a_sample(array: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def _rows(array: ArrayLike, name: str) -> NDArray[np.float64]:
-    rows = np.asarray(array, dtype=np.float64)
+    rows = as_floats(array)
     if rows.ndim != 2:
         return one_a_sample(rows, name)[:, None]
     return _finite(rows, name)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.exceptions import DataError
+from unlearnkit.metrics._arrays import as_floats
 from unlearnkit.metrics.classification import check_logits, predict_logits
 from unlearnkit.metrics.intervals import Seed, mean_interval
 
@@ -91,9 +92,9 @@ def zrf_from_logits(
     DataError
         If the shapes differ, a logit is NaN or +inf, or there is no sample.
     """
-    per_sample = 1 - jensen_shannon(unlearned, incompetent)  # [N]
+    per_sample = 1 - jensen_shannon(unlearned.detach(), incompetent.detach()).cpu()  # [N]
     found = mean_interval(
-        per_sample.numpy(),
+        as_floats(per_sample),
         bounds=(LEAST, 1.0),
         confidence=confidence,
         n_bootstrap=n_bootstrap,
