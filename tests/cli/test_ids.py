@@ -70,6 +70,12 @@ def test_a_column_of_a_file():
         meant("ids.csv", column="rows")
 
 
+def test_tabs_part_the_columns_of_a_tsv_file():
+    content = "position\tname, given\n3\tann\n17\tben\n"
+    assert in_file(content, "ids.tsv", column="position") == [3, 17]
+    assert in_file("3\n17\n", "ids.tsv") == [3, 17]
+
+
 def test_a_key_means_every_sample_that_has_it():
     assert meant("anna", 5, KEYS) == [0, 2]
     assert in_file("id\nben\n", total=5, keys=KEYS) == [1, 3]  # where it is a key, it is no header

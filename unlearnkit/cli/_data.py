@@ -165,7 +165,7 @@ def _text(key: object) -> str:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file that are not empty, with the line in which each ends.
+    """Yield the rows of a CSV or TSV file that are not empty, with the line in which each ends.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             for row in reader:
                 if any(cell.strip() for cell in row):
                     yield reader.line_num, [cell.strip() for cell in row]
