@@ -51,6 +51,12 @@ def test_a_file_named_as_a_known_module_does_not_replace_it(folder):
     assert hasattr(sys.modules["json"], "loads")
 
 
+def test_a_syntax_error_is_placed_once(folder):
+    (folder / "broken.py").write_text("def f(:\n")
+    with pytest.raises(UserCodeError, match=r"SyntaxError: .*\(broken.py, line 1\)$"):
+        made("broken.py:f")
+
+
 def test_a_file_that_fails_is_imported_anew_the_next_time(folder):
     (folder / "late.py").write_text("raise ValueError('no data')\n")
     with pytest.raises(

@@ -57,6 +57,8 @@ def described(error: BaseException) -> str:
     """Return an error in one line: its kind, what it says, and where it arose."""
     said = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError):  # it names its place itself, and arose in the importer
+        frames.clear()
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {said}{where}" if said else f"{type(error).__name__}{where}"
 
