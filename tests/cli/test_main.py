@@ -48,6 +48,17 @@ def test_version(run):
 
 
 @pytest.mark.parametrize(
+    "arguments", [["forget"], ["nonsense"], [*FORGET, "--seed", "abc"], [*FORGET, "--no-such-option"]]
+)
+def test_wrong_arguments_are_json_too(arguments):
+    ran = another_process(*COMMAND, *arguments, "--json")
+    found = json.loads(ran.stdout)
+    assert found["exit_code"] == ran.returncode == 2
+    assert found["error"].startswith("error: ")
+    assert " ".join(ran.stderr.split()).endswith(found["error"])
+
+
+@pytest.mark.parametrize(
     "command", ["forget", "measure", "apply", "revert", "audit", "search", "info", "demo"]
 )
 def test_help_has_examples_and_exit_codes(run, command):

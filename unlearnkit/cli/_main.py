@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         From argparse: with 2 where the arguments make no command, with 0 after ``--help``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(given)
+    options = _parsed(given)
     options.command = _command(given)
     console = Console(options.as_json, options.quiet)
     try:
@@ -93,6 +94,21 @@ def parser() -> argparse.ArgumentParser:
     for module in (forget, measure, apply, revert, audit, search, demo, info):
         module.add(commands)
     return found
+
+
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; a program that reads JSON is told argparse's error in JSON too."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parser().parse_args(given)
+    except SystemExit as end:
+        if end.code == WRONG_USE and "--json" in given:
+            message = " ".join(said.getvalue().rpartition("error: ")[2].split())
+            Console(as_json=True).say({"exit_code": WRONG_USE, "error": f"error: {message}"}, {})
+        raise
+    finally:
+        sys.stderr.write(said.getvalue())
 
 
 def _command(given: Sequence[str]) -> str:
