@@ -397,3 +397,22 @@ def test_shuffling_loaders_change_no_figure():
     assert any("iam (what compares models sample by sample" in note for note in found.notes)
     with pytest.raises(DataError, match="does not shuffle"):
         evaluate(model(0), **own, oracle=model(1), metrics=["iam"])
+
+
+def test_one_shadow_needs_no_list():
+    one = evaluate(model(0), **SETS, shadows=model(1), metrics="iam")
+    assert one == evaluate(model(0), **SETS, shadows=[model(1)], metrics="iam")
+
+
+class Masked(nn.Module):
+    def forward(self, logits):
+        return logits.masked_fill(torch.tensor([False, False, True]), -torch.inf)
+
+
+def test_a_masked_class_costs_iam_and_no_other_figure():
+    net = nn.Sequential(model(0), Masked())
+    results = evaluate(net, **SETS, oracle=model(1))
+    assert {"test", "retain", "forget", "tow"} <= set(results) and "iam" not in results
+    assert any("iam (iam needs finite margins: a class is masked" in note for note in results.notes)
+    with pytest.raises(DataError, match="a class is masked with -inf"):
+        evaluate(net, **SETS, oracle=model(1), metrics=["iam"])

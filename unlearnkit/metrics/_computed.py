@@ -150,10 +150,15 @@ def completeness(case: Case) -> Found:
     for one in [*case.shadows, *([original] if original else [])]:
         _check_order(case.model, one)
     unlearned, *shadows = (one.of(margins_from_logits, "forget") for one in models)
+    fitted = None if original is None else original.of(margins_from_logits, "forget")
+    if not all(
+        np.isfinite(phi).all() for phi in (unlearned, *shadows, *([] if fitted is None else [fitted]))
+    ):
+        raise NoValueError("iam needs finite margins: a class is masked with -inf")
     found = iam(
         unlearned,
         np.stack(shadows),
-        None if original is None else original.of(margins_from_logits, "forget"),
+        fitted,
         confidence=case.confidence,
         n_bootstrap=case.n_bootstrap,
         random_state=case.seed,

@@ -30,7 +30,7 @@ def evaluate(
     oracle: nn.Module | Sequence[nn.Module] | Mapping[str, float] | None = None,
     metrics: str | Sequence[str] = "default",
     original: nn.Module | None = None,
-    shadows: Sequence[nn.Module] | None = None,
+    shadows: nn.Module | Sequence[nn.Module] | None = None,
     incompetent: nn.Module | None = None,
     seconds: float | None = None,
     retrain_seconds: float | None = None,
@@ -64,7 +64,7 @@ def evaluate(
         training was not back at its cap or a division has no sense, stands in the notes.
     original, incompetent : nn.Module, optional
         The model before unlearning, for "iam" and "relearning"; one of random weights, for "zrf".
-    shadows : sequence of nn.Module, optional
+    shadows : nn.Module or sequence of nn.Module, optional
         Models that were not trained on the forget set, for "iam"; in their absence the oracles.
     seconds, retrain_seconds : float, optional
         What unlearning and retraining took.
@@ -103,7 +103,8 @@ def evaluate(
 
     others: dict[str, Any] = {name: outputs(one) for name, one in single.items() if one is not None}
     others |= {"seconds": seconds, "retrain_seconds": retrain_seconds}
-    others["shadows"] = [outputs(one) for one in shadows] if shadows else None
+    unseen = [shadows] if isinstance(shadows, nn.Module) else shadows  # a Sequential would yield its layers
+    others["shadows"] = [outputs(one) for one in unseen] if unseen else None
     case = Case(
         model=outputs(model),
         oracles=[outputs(one) for one in oracles],
