@@ -25,7 +25,7 @@ NESTED = ("state_dict", "model_state_dict", "model")
 
 _CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file as s; '
-    "s(torch.load('{path}', map_location='cpu', weights_only=True), '{target}')\""
+    "s({{k: v.clone() for k, v in torch.load('{path}', map_location='cpu', weights_only=True).items()}}, '{target}')\""
 )
 
 
