@@ -209,12 +209,12 @@ class Unlearner(BaseEstimator):
                 IneffectiveWarning,
             )
 
-    def _measured(self, model: nn.Module, roles: ForgetRetain) -> Any:
+    def _measure_apart(self, model: nn.Module, roles: ForgetRetain) -> Any:
         """Return what every candidate of a search needs that agrees in :meth:`_shares`."""
         with _apart(roles):
             return self._measure(model, roles)
 
-    def _learn(self, model: nn.Module, roles: ForgetRetain, measured: Any) -> None:
+    def _fit_apart(self, model: nn.Module, roles: ForgetRetain, measured: Any) -> None:
         """Fit on what was measured before, as a search does with each of its candidates."""
         with _apart(roles), Timer() as timer:
             edit = self._fit(model, roles, measured)

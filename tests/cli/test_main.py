@@ -233,7 +233,12 @@ def test_ctrl_c_ends_a_process_with_one_line_and_no_file(folder):
         "new.safetensors",
     ]
     process = subprocess.Popen(
-        [*COMMAND, "forget", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "forget", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # jobs in the background ignore the signal, and their children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         while not os.path.exists("started") and process.poll() is None:

@@ -143,7 +143,7 @@ def run(
 def measure(estimator: Unlearner, model: nn.Module, roles: ForgetRetain) -> Measurement:
     """Do the part of a fit that candidates may share."""
     with Timer() as timer:
-        found = estimator._measured(model, roles)
+        found = estimator._measure_apart(model, roles)
     return Measurement(found, timer.seconds)
 
 
@@ -201,7 +201,7 @@ def _once(job: Job, model: nn.Module, fitted: Unlearner, known: Measurement | No
             shared_seconds = 0.0
         else:
             shared_seconds = known.seconds
-        fitted._learn(model, job.roles, known.found)
+        fitted._fit_apart(model, job.roles, known.found)
     fitted.seconds_ = fitting.seconds + shared_seconds  # what a fit of its own takes
     row.fit_seconds.append(fitting.seconds)
     row.changed.append(fitted.edit_.n_changed)
