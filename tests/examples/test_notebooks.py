@@ -11,8 +11,8 @@ pytest.importorskip("ipykernel")
 
 CLAIMS = {  # what the prose says, by notebook
     "images": "assert after['tow'] > 0.9 and after['forget'] < 0.2 and search.best_name_ != 'ASSD'",
-    "tabular": "assert after['tow'] > 0.85 and accuracy(models['ASSD'], newcomers) > accuracy(model, newcomers) + 0.1",
-    "vision_transformer": "assert found['before']['tow'] < 0.1 and found['ASSD']['tow'] > 0.9 < found['SalUn']['tow']",
+    "tabular": "assert after['tow'] > 0.82 and accuracy(models['ASSD'], newcomers) > accuracy(model, newcomers) + 0.05",
+    "vision_transformer": "assert found['before']['tow'] < 0.1 and found['SalUn']['tow'] > 0.9",
 }
 NOTEBOOKS = sorted(CLAIMS)
 
