@@ -8,7 +8,7 @@
 
 from unlearnkit import metrics
 from unlearnkit.config import show_config
-from unlearnkit.data import Partition
+from unlearnkit.data import Partition, next_token_loss
 from unlearnkit.edit import WeightEdit
 from unlearnkit.exceptions import (
     CollapseWarning,
@@ -134,6 +134,7 @@ __all__ = [
     "compact",
     "find_forget_set",
     "metrics",
+    "next_token_loss",
     "select",
     "show_config",
 ]

@@ -13,6 +13,7 @@ from unlearnkit.data import (
     cross_entropy_of,
     forward,
     labels,
+    next_token_loss,
     take,
     tensors_of,
     to_device,
@@ -182,3 +183,67 @@ def test_labels_out_of_range_are_refused(label):
     target = torch.tensor([0, label])
     with pytest.raises(DataError, match=rf"4 classes \(0 to 3\).*{label}.*class indices"):
         cross_entropy_of(torch.randn(2, 4), target)
+
+
+# causal language models ---------------------------------------------------------------------------
+
+
+class Bigrams(nn.Module):
+    """Predicts a token from the one that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 7)
+
+    def forward(self, input_ids):
+        return self.table(input_ids)
+
+
+def texts():
+    ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+    return {"input_ids": ids, "labels": torch.tensor([[1, 2, 3, 4], [-100, 6, 0, -100]])}
+
+
+def test_next_token_loss_by_hand():
+    torch.manual_seed(0)
+    model, batch = Bigrams(), texts()
+    table = model.table.weight.log_softmax(1)
+    first = -(table[1, 2] + table[2, 3] + table[3, 4]) / 3
+    second = -(table[5, 6] + table[6, 0]) / 2
+    torch.testing.assert_close(next_token_loss(model, batch), torch.stack([first, second]))
+    shifted = {"input_ids": batch["input_ids"][:, :-1], "labels": batch["labels"][:, 1:]}
+    torch.testing.assert_close(cross_entropy(model, shifted), next_token_loss(model, batch))
+
+
+def test_next_token_loss_is_that_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=7, n_positions=8)
+    model, batch = transformers.GPT2LMHeadModel(config).eval(), texts()
+    found = next_token_loss(model, batch)
+    for at in range(2):
+        one = {name: value[at : at + 1] for name, value in batch.items()}
+        torch.testing.assert_close(found[at], model(**one).loss)
+
+
+def test_labels_that_repeat_the_input_are_no_loss_to_train_on():
+    with pytest.raises(DataError, match=r"labels equal input_ids.*loss=unlearnkit\.next_token_loss"):
+        cross_entropy(Bigrams(), texts())
+    masked = texts()
+    masked["labels"] = torch.where(masked["input_ids"] == 3, 5, -100)  # one word is asked for
+    assert cross_entropy(Bigrams(), masked).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((torch.zeros(2, 3).long(), torch.zeros(2, 3).long()), "takes dicts with labels"),
+        ({"input_ids": torch.zeros(2, 1).long(), "labels": torch.zeros(2, 1).long()}, "at least 2"),
+        (
+            {"input_ids": torch.zeros(2, 4).long(), "labels": torch.zeros(2, 3).long()},
+            "a row of logits for every token",
+        ),
+    ],
+)
+def test_next_token_loss_says_what_it_takes(batch, words):
+    with pytest.raises(DataError, match=words):
+        next_token_loss(Bigrams(), batch)

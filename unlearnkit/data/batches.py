@@ -166,13 +166,77 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     Tensor [N]
         In nats.
 
+    Labels and logits are compared place by place. A causal language model whose labels are its
+    `input_ids`, as the transformers library has them, needs :func:`next_token_loss`.
+
     Raises
     ------
     DataError
-        If labels and logits do not fit together.
+        If labels and logits do not fit together, or labels only repeat the input.
     """
-    classes_last = isinstance(batch, Mapping)
-    return cross_entropy_of(forward(model, batch), labels(batch), classes_last)
+    if _repeats_input(batch):
+        raise DataError(
+            "labels equal input_ids, so the model would be taught to copy its input: transformers shifts such labels "
+            "inside the model, and here it is called without labels. Pass loss=unlearnkit.next_token_loss, or labels "
+            "that are one step ahead."
+        )
+    return cross_entropy_of(forward(model, batch), labels(batch), isinstance(batch, Mapping))
+
+
+def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Loss of a causal language model, for ``loss=``: each place predicts the label of the next.
+
+    What a transformers model with a language modelling head computes from the same batch, but a value a
+    sample: its mean over the labels that are not -100.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Called with the batch's entries but the labels; logits [N, T, K].
+    batch : mapping
+        With ``labels`` [N, T] that stand where the tokens stand, such as a copy of ``input_ids`` in which
+        -100 marks what does not count.
+
+    Returns
+    -------
+    Tensor [N]
+        In nats.
+
+    Raises
+    ------
+    DataError
+        If the labels are not [N, T] with T of 2 or more, or do not fit the logits.
+
+    Examples
+    --------
+    >>> # FisherReset(loss=next_token_loss).fit(model, retain, forget)
+    """
+    target = labels(batch)
+    if not isinstance(batch, Mapping) or target.dim() != 2 or target.shape[1] < 2:
+        raise DataError(
+            "next_token_loss takes dicts with labels [N, T], T tokens a text and at least 2, got "
+            f"{_described(batch)} with labels {list(target.shape)}."
+        )
+    logits = forward(model, batch)  # [N, T, K]
+    if logits.shape[:2] != target.shape:
+        raise DataError(
+            f"labels {list(target.shape)} do not fit logits {list(logits.shape)}: a causal language model has a row of "
+            "logits for every token."
+        )
+    return cross_entropy_of(logits[:, :-1], target[:, 1:], classes_last=True)
+
+
+def _repeats_input(batch: Batch) -> bool:
+    """Tell whether the labels of all texts are their own tokens, place by place."""
+    if not isinstance(batch, Mapping):
+        return False
+    ids, target = batch.get("input_ids"), batch.get("labels")
+    if not isinstance(ids, Tensor) or not isinstance(target, Tensor):
+        return False
+    if target.dim() != 2 or ids.shape != target.shape or target.shape[1] < 2:
+        return False
+    counted = target != -100
+    return bool(counted.any()) and bool(((ids == target) | ~counted).all())
 
 
 def cross_entropy_of(logits: Tensor, target: Tensor, classes_last: bool = False) -> Tensor:
