@@ -116,7 +116,7 @@ def test_it_stops_at_the_tolerance_and_says_what_goes_on(digits, model):
     said = str(caught[0].message)
     for words in (
         f"accuracy on the forget set is {result.found.forget:.1%}, and the target is 0.0%",
-        f"percentile={result.full.percentile:.4g} reaches it",
+        f"percentile={result.full.percentile:.7g} reaches it",
         f"falls from {result.before.kept:.1%} to {result.full.kept:.1%}, more than tolerance=0.002",
         "fine-tuning",
     ):
@@ -259,6 +259,6 @@ def test_repr_says_what_was_reached(digits, model):
     assd = ASSD().fit(model, digits.retain, digits.forget)
     result = assd.calibration_
     assert repr(result) == (
-        f"Calibration: percentile {assd.percentile_:.4g}, accuracy on forget 100.0% -> 0.0% "
+        f"Calibration: percentile {assd.percentile_:.7g}, accuracy on forget 100.0% -> 0.0% "
         f"(target 0.0%), on what is kept {result.before.kept:.1%} -> {result.found.kept:.1%}"
     )

@@ -71,7 +71,7 @@ class Calibration:
         """Say what it is at a glance."""
         before, found = self.before, self.found
         return (
-            f"Calibration: percentile {found.percentile:.8g}, accuracy on forget "
+            f"Calibration: percentile {found.percentile:.7g}, accuracy on forget "
             f"{before.forget:.1%} -> {found.forget:.1%} (target {self.target:.1%}), on what is "
             f"kept {before.kept:.1%} -> {found.kept:.1%}"
         )

@@ -167,7 +167,7 @@ class ASSD(Dampening):
         )
 
     def _milder(self) -> str:
-        return f"Raise percentile (now {self.percentile_:.8g}), or use percentile='calibrated'."
+        return f"Raise percentile (now {self.percentile_:.7g}), or use percentile='calibrated'."
 
 
 def _shortfall(result: Calibration, tolerance: float) -> str:
@@ -184,7 +184,7 @@ def _shortfall(result: Calibration, tolerance: float) -> str:
         )
     else:
         told += (
-            f"percentile={full.percentile:.8g} reaches it, where accuracy on what is kept falls "
+            f"percentile={full.percentile:.7g} reaches it, where accuracy on what is kept falls "
             f"from {before.kept:.1%} to {full.kept:.1%}, more than tolerance={tolerance:g}: raise "
             "that, and repair the copy by fine-tuning it on the retain set. "
         )
