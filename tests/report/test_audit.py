@@ -324,7 +324,7 @@ def test_other_tasks_have_losses_alone(tmp_path):
 
 
 def test_what_evaluate_refuses_names_the_way_out():
-    tokens = {"input_ids": torch.arange(40).view(8, 5) % 7, "labels": torch.arange(40).view(8, 5) % 7}
+    tokens = {"input_ids": torch.arange(40).view(8, 5) % 7, "labels": torch.arange(1, 41).view(8, 5) % 7}
     language = Language()
     sets = {name: [tokens] for name in ("retain", "forget", "test")}
     with pytest.raises(DataError, match="audit: for another task than classification pass loss="):
