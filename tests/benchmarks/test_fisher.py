@@ -84,7 +84,9 @@ def test_a_missing_parameter_is_a_refusal(ways):
 def run(*arguments):
     command = [sys.executable, str(FOLDER / "fisher.py"), "--scale", "tiny", "--rounds", "2", *arguments]
     settings = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=settings).stdout
+    done = subprocess.run(command, capture_output=True, text=True, env=settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
