@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Forgetting in generators: diffusion models that should no longer make what they were trained on."""
