@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Forgetting in generators: diffusion models that should no longer make what they were trained on."""
+
+from unlearnkit.diffusion.loss import DiffusionLoss
+
+__all__ = ["DiffusionLoss"]

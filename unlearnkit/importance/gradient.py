@@ -18,6 +18,7 @@ from unlearnkit.data import (
     to_device,
     warn_if_random,
 )
+from unlearnkit.exceptions import DataError
 from unlearnkit.gradients.reference import per_sample_losses, plain_eager
 from unlearnkit.importance._batches import sum_over_batches
 from unlearnkit.importance.base import Importance, refuse_bad_weights
@@ -36,6 +37,12 @@ class GradientSaliency(ImportanceEstimator):
     on : {"forget", "retain", "all"}, default="forget"
         The samples to measure on. The paper's are the forget set's; the others are the variants
         that do not look at what is to be forgotten alone.
+    loss : callable, optional
+        ``loss(model, batch) -> Tensor [N]`` to measure with, where it is another than the method trains
+        with.
+    clip : float, optional
+        The largest norm that a batch's gradient may have, over all weights, before it is added. SalUn's
+        code for diffusion has 1.0, which in effect gives all batches the same norm.
 
     Notes
     -----
@@ -54,10 +61,15 @@ class GradientSaliency(ImportanceEstimator):
     True
     """
 
-    kind = "gradient/batch"
-
-    def __init__(self, on: On = "forget") -> None:
+    def __init__(self, on: On = "forget", loss: Loss | None = None, clip: float | None = None) -> None:
         self.on = on
+        self.loss = loss
+        self.clip = clip
+
+    @property
+    def kind(self) -> str:
+        """What is measured, as :attr:`Importance.kind` has it."""
+        return "gradient/batch" if self.clip is None else f"gradient/batch/clip {self.clip:g}"
 
     def measure(
         self, model: nn.Module, data: Any, loss: Loss | None = None, progress: bool = False
@@ -69,7 +81,8 @@ class GradientSaliency(ImportanceEstimator):
         model : nn.Module
         data : DataLoader, Dataset or (X, y)
         loss : callable, optional
-            ``loss(model, batch) -> Tensor [N]``, cross-entropy where left out.
+            ``loss(model, batch) -> Tensor [N]``; the estimator's own goes before, and where there is
+            neither, cross-entropy.
         progress : bool
             Show a progress bar.
 
@@ -85,20 +98,29 @@ class GradientSaliency(ImportanceEstimator):
         UnsupportedModuleError
             If no parameter requires a gradient, or one is complex.
         """
+        _check("clip", self.clip)
         refuse_bad_weights(model)
+        chosen: Loss = self.loss or loss or cross_entropy
         inner, loader = unwrap(model), as_loader(data)
         warn_if_random(loader, "importance")
         device = device_of(inner)
 
         def mean_loss(batch: Batch) -> Tensor:
-            return per_sample_losses(inner, loss or cross_entropy, to_device(batch, device)).mean()
+            return per_sample_losses(inner, chosen, to_device(batch, device)).mean()
 
         with evaluating(inner), plain_eager(inner):
-            return sum_over_batches(inner, loader, mean_loss, torch.Tensor.detach, self.kind, progress)
+            return sum_over_batches(
+                inner, loader, mean_loss, torch.Tensor.detach, self.kind, progress, self.clip
+            )
 
     def scores(self, model: nn.Module, measured: Importance) -> dict[str, Tensor]:
         """Return the absolute sums. See :meth:`ImportanceEstimator.scores`."""
         return {name: value.abs() for name, value in measured.sums.items()}
+
+
+def _check(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, float | int) and value > 0):
+        raise DataError(f"{name} must be a number above 0 or None, got {value!r}.")
 
 
 class WeightedSaliency(GradientSaliency):
@@ -111,6 +133,8 @@ class WeightedSaliency(GradientSaliency):
     ----------
     on : {"forget", "retain", "all"}, default="forget"
         The samples to measure on; the paper compares the forget set's with all.
+    loss, clip
+        As of :class:`GradientSaliency`.
 
     Notes
     -----
