@@ -6,7 +6,8 @@ Legend: N samples, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -137,13 +138,24 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     Raises
     ------
     DataError
-        If the batch has no labels to set apart, or the output is not a tensor.
+        If the batch has no labels to set apart, the model does not take its inputs, or the output is
+        not a tensor.
     """
+    positional, named = (), {}
     if isinstance(batch, Mapping):
-        output = model(**{key: value for key, value in batch.items() if key != "labels"})
+        named = {key: value for key, value in batch.items() if key != "labels"}
     else:
         labels(batch)
-        output = model(*batch[:-1])
+        positional = batch[:-1]
+    try:
+        output = model(*positional, **named)
+    except TypeError as error:
+        if _takes(model, positional, named):
+            raise
+        raise DataError(
+            f"the model does not take the inputs of a batch, {_described(batch)}: {error}. "
+            f"{FORMS[0].upper()}{FORMS[1:]}."
+        ) from error
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -154,6 +166,17 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             "value a sample."
         )
     return logits
+
+
+def _takes(model: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    """Tell whether a model's ``forward`` has the parameters for some inputs."""
+    try:
+        inspect.signature(model.forward).bind(*positional, **named)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature, as compiled ones
+        return True
+    return True
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:

@@ -76,7 +76,7 @@ class ResetFinetune(FineTune):
         self.trained_ = self.mask_
         if self.train_head:
             run.seed_epoch(0)
-            head = head_of(run.original, next(run.retain.walk(run.generator)))
+            head = head_of(run.original, next(run.retain.walk(run.generator)), loss=self.loss)
             self.trained_ = self.mask_ | ParameterMask.everything(run.source, include=head)
         return self.trained_
 

@@ -202,7 +202,7 @@ class RLAP(FineTune, Prune):
         names = None
         if self.tune == "last":
             last = [name for layer in hidden_layers(run)[-1:] for name in layer.parameters]
-            names = [*last, *head_of(run.original, batch_of(run), "set tune='all'")]
+            names = [*last, *head_of(run.original, batch_of(run), "set tune='all'", self.loss)]
         self.trained_ = ParameterMask.everything(run.source, include=names)
         if not self.regrow:
             held = {name: mask & ~self.mask_[name] for name, mask in self.trained_.items()}

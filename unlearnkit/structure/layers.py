@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from unlearnkit.data import Batch, device_of, evaluating, forward, to_device
+from unlearnkit.data import Batch, Loss, device_of, evaluating, forward, to_device
 from unlearnkit.exceptions import UnsupportedModuleError
 from unlearnkit.parameters import named_modules, named_parameters, unwrap
 
@@ -17,7 +17,7 @@ PARAMETRIZATIONS = "parametrizations"
 """Where ``torch.nn.utils.parametrize`` keeps what a layer's weights are computed from."""
 
 
-def called_layers(model: nn.Module, batch: Batch) -> list[tuple[str, nn.Module]]:
+def called_layers(model: nn.Module, batch: Batch, loss: Loss | None = None) -> list[tuple[str, nn.Module]]:
     """Return the layers that a forward pass runs, in the order of their last call.
 
     A layer is a module with parameters of its own that runs no other such module. The pass is in
@@ -28,6 +28,8 @@ def called_layers(model: nn.Module, batch: Batch) -> list[tuple[str, nn.Module]]
     model : nn.Module
         Plain or wrapped.
     batch : Batch
+    loss : callable, optional
+        ``loss(model, batch)``, where the model is not called as a classifier is.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def called_layers(model: nn.Module, batch: Batch) -> list[tuple[str, nn.Module]]
     hooks = [module.register_forward_hook(note) for module in names]
     try:
         with evaluating(inner), torch.no_grad():
-            forward(inner, to_device(batch, device_of(inner)))
+            (loss or forward)(inner, to_device(batch, device_of(inner)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -62,7 +64,7 @@ def _runs_another(module: nn.Module, called: dict[nn.Module, None]) -> bool:
     return any(other is not module and other in called for other in module.modules())
 
 
-def last_layer(model: nn.Module, batch: Batch, remedy: str) -> nn.Module:
+def last_layer(model: nn.Module, batch: Batch, remedy: str, loss: Loss | None = None) -> nn.Module:
     """Return the layer that is run last; `remedy` is what an error says to do.
 
     Raises
@@ -70,7 +72,7 @@ def last_layer(model: nn.Module, batch: Batch, remedy: str) -> nn.Module:
     UnsupportedModuleError
         If the model calls no module with parameters.
     """
-    layers = called_layers(model, batch)
+    layers = called_layers(model, batch, loss)
     if not layers:
         raise UnsupportedModuleError(
             "the model has no layer with parameters that it calls as a module, so its last one is unknown: "
@@ -79,15 +81,17 @@ def last_layer(model: nn.Module, batch: Batch, remedy: str) -> nn.Module:
     return layers[-1][1]
 
 
-def head_of(model: nn.Module, batch: Batch, remedy: str = "set train_head=False") -> list[str]:
-    """Return the canonical names of the last layer's parameters.
+def head_of(
+    model: nn.Module, batch: Batch, remedy: str = "set train_head=False", loss: Loss | None = None
+) -> list[str]:
+    """Return the canonical names of the last layer's parameters; `loss` as of :func:`called_layers`.
 
     Raises
     ------
     UnsupportedModuleError
         As :func:`last_layer`.
     """
-    own = {id(parameter) for parameter in last_layer(model, batch, remedy).parameters()}
+    own = {id(parameter) for parameter in last_layer(model, batch, remedy, loss).parameters()}
     return [name for name, parameter in named_parameters(model).items() if id(parameter) in own]
 
 
