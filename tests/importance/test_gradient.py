@@ -147,3 +147,42 @@ def test_halves_are_scored_in_full_precision():
     assert scores.dtype is torch.float64
     expected = model.weight.detach().double() * measured.sums["weight"]
     assert torch.equal(scores, expected.abs())
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_a_batchs_gradient_is_clipped_as_torch_clips(model, data, share):
+    """By its norm over all weights, batch by batch, before it is added."""
+    batches = list(data.forget)
+    model.eval()
+    parameters = dict(model.named_parameters())
+    found = []
+    for X, y in batches:
+        model.zero_grad()
+        nn.functional.cross_entropy(model(X), y).backward()
+        found.append({name: p.grad.double() for name, p in parameters.items() if p.grad is not None})
+    model.zero_grad()
+    norms = [sum(float(g.square().sum()) for g in one.values()) ** 0.5 for one in found]
+    clip = share * max(norms)
+    measured = GradientSaliency(clip=clip).measure(model, batches)
+    assert measured.kind == f"gradient/batch/clip {clip:g}"
+    for name in found[0]:
+        wanted = sum(min(1.0, clip / norm) * one[name] for norm, one in zip(norms, found, strict=True))
+        torch.testing.assert_close(measured.sums[name], wanted.detach(), rtol=1e-5, atol=1e-9)
+
+
+def test_a_loss_of_its_own_goes_before_the_methods(model, data):
+    def halved(model, batch):
+        return 0.5 * nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    own = GradientSaliency(loss=halved).measure(
+        model, data.forget, loss=lambda *_: pytest.fail("the other loss")
+    )
+    plain = GradientSaliency().measure(model, data.forget)
+    for name, value in plain.sums.items():
+        torch.testing.assert_close(own.sums[name], 0.5 * value)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, "1"])
+def test_a_clip_that_is_none_is_refused(model, data, clip):
+    with pytest.raises(DataError, match=f"clip must be a number above 0 or None, got {clip!r}"):
+        GradientSaliency(clip=clip).measure(model, data.forget)

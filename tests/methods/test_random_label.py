@@ -83,6 +83,88 @@ def test_salun_is_random_label_on_the_most_salient_half(task, plain):
     plain.assert_trained(estimator, task.model, expected)
 
 
+def test_paired_order_has_a_batch_of_either_in_each_step(task, plain):
+    """As many steps as the forget set has batches; each epoch reads another part of the retain set."""
+
+    def losses(model, epoch, generator):
+        def kept():
+            while True:
+                yield from plain.split(task.arrays(RETAIN), 4, generator)
+
+        retain = kept()
+        for _, X, y in plain.split(task.arrays(FORGET), 4, generator):
+            wrong = F.cross_entropy(model(X), (y + torch.randint(1, 3, y.shape, generator=generator)) % 3)
+            _, X, y = next(retain)
+            yield wrong + 0.7 * F.cross_entropy(model(X), y)
+
+    expected = plain.by_hand(task.model, losses, 3, decay=0.01)
+    estimator = RandomLabel(order="paired", alpha=0.7, **SETTINGS)
+    plain.assert_trained(task.fit(estimator), task.model, expected)
+
+
+class Squares:
+    """A loss for another task than classification, which knows what is wrong there."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, model, batch):
+        X, y = batch
+        return (model(X) - F.one_hot(y, 3)).square().mean(1)
+
+    def misaligned(self, model, batch, original, generator):
+        X, y = batch
+        self.asked.append((len(y), original.training, torch.equal(original(X), model(X))))
+        steps = torch.randint(1, 3, y.shape, generator=generator)
+        return (model(X) - F.one_hot((y + steps) % 3, 3)).square().mean(1)
+
+
+@pytest.mark.parametrize("order", ["sequential", "paired", "mixed"])
+def test_a_loss_may_say_itself_what_a_wrong_label_is(task, plain, order):
+    data, n = [task.arrays(FORGET), task.arrays(RETAIN)], N_FORGET
+    loss = Squares()
+
+    def wrong(model, X, y, generator):
+        steps = torch.randint(1, 3, y.shape, generator=generator)
+        return (model(X) - F.one_hot((y + steps) % 3, 3)).square().mean(1)
+
+    def losses(model, epoch, generator):
+        if order == "mixed":
+            X_all, y_all = (torch.cat(parts) for parts in zip(*data, strict=True))
+            for rows, X, y in plain.split((X_all, y_all), 8, generator):
+                mine, parts = rows < n, []
+                if mine.any():
+                    parts.append(wrong(model, X[mine], y[mine], generator))
+                if not mine.all():
+                    parts.append(0.6 * loss(model, (X[~mine], y[~mine])))
+                yield torch.cat(parts).mean()
+            return
+        retain = plain.split(data[1], 8, generator)
+        for _, X, y in plain.split(data[0], 8, generator):
+            term = wrong(model, X, y, generator).mean()
+            if order == "paired":
+                _, X, y = next(retain)
+                term = term + 0.6 * loss(model, (X, y)).mean()
+            yield term
+        if order == "sequential":
+            for _, X, y in retain:
+                yield 0.6 * loss(model, (X, y)).mean()
+
+    expected = plain.by_hand(task.model, losses, 3, decay=0.01)
+    settings = {**SETTINGS, "batch_size": 8}
+    estimator = task.fit(RandomLabel(loss=loss, order=order, alpha=0.6, **settings))
+    plain.assert_trained(estimator, task.model, expected)
+    assert loss.asked[0][2] and not loss.asked[-1][2]  # the original stays as it was
+    assert not any(training for _, training, _ in loss.asked)
+    assert sum(count for count, _, _ in loss.asked) == 3 * n
+
+
+@pytest.mark.parametrize("given", [{"draw": "once"}, {"exclude_true_label": False}])
+def test_settings_of_class_labels_are_refused_with_such_a_loss(task, given):
+    with pytest.raises(DataError, match=f"{next(iter(given))}=.*Squares"):
+        task.fit(RandomLabel(loss=Squares(), **given, **SETTINGS))
+
+
 # labels -----------------------------------------------------------------------------------------
 
 

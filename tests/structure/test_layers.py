@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel
 from torch.nn.utils import parametrizations
 
-from unlearnkit.exceptions import UnsupportedModuleError
+from unlearnkit.exceptions import DataError, UnsupportedModuleError
 from unlearnkit.structure.layers import called_layers, head_of, last_conv, last_hidden, last_layer
 from unlearnkit.testing._state import difference, model_state, random_state, surroundings
 from unlearnkit.testing._task import Odd, Tied, convnet, mlp
@@ -145,3 +145,21 @@ def test_a_model_without_such_a_layer_is_told():
         last_layer(nn.Flatten(), BATCH, "name it with head=")
     assert called_layers(nn.Flatten(), BATCH) == []
     assert last_conv(nn.Flatten(), BATCH) is None
+
+
+def test_the_head_is_found_through_a_loss_where_the_model_takes_other_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Linear(3, 2), nn.Linear(3, 3)
+
+        def forward(self, x, time):
+            return self.last(self.first(x) + time)
+
+    def loss(model, batch):
+        return model(batch[0], 1.0).square().mean(1)
+
+    batch = (torch.randn(4, 3), torch.zeros(4))
+    assert head_of(Two(), batch, loss=loss) == ["last.weight", "last.bias"]
+    with pytest.raises(DataError, match=r"time.*loss="):
+        head_of(Two(), batch)
