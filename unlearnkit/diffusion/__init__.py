@@ -2,5 +2,9 @@
 """Forgetting in generators: diffusion models that should no longer make what they were trained on."""
 
 from unlearnkit.diffusion.loss import DiffusionLoss
+from unlearnkit.diffusion.sampling import generate
 
-__all__ = ["DiffusionLoss"]
+__all__ = [
+    "DiffusionLoss",
+    "generate",
+]
