@@ -2,9 +2,13 @@
 """Forgetting in generators: diffusion models that should no longer make what they were trained on."""
 
 from unlearnkit.diffusion.loss import DiffusionLoss
+from unlearnkit.diffusion.metrics import class_share, features_of, frechet_distance
 from unlearnkit.diffusion.sampling import generate
 
 __all__ = [
     "DiffusionLoss",
+    "class_share",
+    "features_of",
+    "frechet_distance",
     "generate",
 ]
