@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Forgetting in generators: diffusion models that should no longer make what they were trained on."""
 
+from unlearnkit.diffusion.grid import sample_grid
 from unlearnkit.diffusion.loss import DiffusionLoss
 from unlearnkit.diffusion.metrics import class_share, features_of, frechet_distance
 from unlearnkit.diffusion.sampling import generate
@@ -11,4 +12,5 @@ __all__ = [
     "features_of",
     "frechet_distance",
     "generate",
+    "sample_grid",
 ]
