@@ -43,7 +43,10 @@ def test_names_metadata_and_prefixes_stay(apply):
         ("clean.safetensors", "clean.safetensors: the edit is applied to it already"),
         ("oracle.safetensors", "oracle.safetensors: tensor '0.weight' of the model holds other values"),
         ("data.safetensors", "the model has no tensor '0.weight'"),
-        ("edit.safetensors", "holds a unlearnkit.WeightEdit, not a model's weights"),
+        (
+            "edit.safetensors",
+            "holds a unlearnkit.WeightEdit, not a model's weights: give the model's checkpoint",
+        ),
     ],
 )
 def test_another_checkpoint_is_refused(apply, folder, weights, message):

@@ -52,6 +52,14 @@ def test_targets_that_are_no_classes_stay_real(folder):
     assert (X.tolist(), y.tolist(), y.dtype) == ([[1], [2]], [0.5, 1], torch.float32)
 
 
+def test_a_model_is_no_data_though_it_has_a_length(folder):
+    (folder / "nets.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Linear(2, 3))\n"
+    )
+    with pytest.raises(DataError, match=r"nets.py:build gave a model \(Sequential\), expected data"):
+        load("nets.py:build")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -30,7 +30,9 @@ def test_the_session_runs_again(tmp_path, monkeypatch):
             if step.typed.startswith("unlearnkit") and not (after and after.typed == "echo $?\n"):
                 assert shell.code == int(usual[1] if usual else 0), printed
             if step.typed.startswith("unlearnkit") and not usual:
-                assert captions(printed)[:12] == captions(step.shown)[:12], printed
+                # Which candidate comes first may hang on the last digit.
+                told = 12 if step.typed.startswith("unlearnkit search") else None
+                assert captions(printed)[:told] == captions(step.shown)[:told], printed
             else:
                 assert printed == step.shown
             wrong += bool(usual) and step.typed.startswith("unlearnkit")

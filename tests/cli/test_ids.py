@@ -133,6 +133,12 @@ def test_a_missing_file_is_no_list(text):
         entries(text)
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_list_is_told_as_one(text):
+    with pytest.raises(WrongUse, match="--forget is empty: give a file"):
+        entries(text)
+
+
 def test_a_file_that_is_no_text():
     with open("ids.csv", "wb") as file:
         file.write(b"\xff\xfe3\x00")

@@ -93,7 +93,10 @@ def test_misuse_is_explained(search, folder, arguments, code, message):
 
 def test_without_an_oracle_the_error_says_so(search):
     ran = search()
-    assert (ran.code, "compares with a retrained model" in ran.err) == (1, True)
+    assert (ran.code, "--scoring tow compares with a retrained model: give --oracle" in ran.err) == (2, True)
+    ran = search("--scoring", "retain", "--scoring", "avg_gap")
+    assert (ran.code, "--scoring avg_gap compares with a retrained model" in ran.err) == (2, True)
+    assert search("--scoring", "retain").code in (0, 3)
 
 
 def test_settings_and_grids_go_to_the_methods_that_have_them():

@@ -52,7 +52,7 @@ def test_a_request_does_what_fit_does(task, base, log, same):
     )
     assert entry.n_changed == alone.edit_.n_changed > 0 and entry.distance > 0
     assert log.requests == (entry,)
-    assert "1 requests" in repr(log) and "3 samples" in repr(log)
+    assert "1 request, " in repr(log) and "3 samples" in repr(log)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unlearnkit import SSD, Retrain, WeightEdit
+from unlearnkit.report._audit_page import _figure
 from unlearnkit.report._digests import model_digest, samples_digest
 from unlearnkit.report._layers import by_layer
 from unlearnkit.report._losses import BINS, rank_share, spread
@@ -160,9 +161,11 @@ def test_size_and_changes_are_counted():
     with torch.no_grad():
         other[0].weight[0] += 1
         other[1].running_mean += 1
-    facts = model_facts(model, other)
+    facts = model_facts(model, other, WeightEdit.between(model, other))
     assert (facts["n_weights"], facts["n_buffer_values"], facts["n_tensors"]) == (12, 5, 7)
-    assert [one["name"] for one in facts["base"]["tensors"]] == ["0.weight", "0.bias", "1.weight"]
+    assert [one["name"] for one in facts["base"]["tensors"]] == ["0.weight", "0.bias", "1.running_mean"]
+    pairs = zip(facts["base"]["tensors"], facts["result"]["tensors"], strict=True)
+    assert [old["digest"] == new["digest"] for old, new in pairs] == [False, True, False]
     edit = edit_facts(model, WeightEdit.between(model, other), {})
     assert (edit["n_changed"], edit["n_changed_in_buffers"]) == (3, 2)
     assert {row["name"]: row["changed"] for row in edit["tensors"] if row["changed"]} == {
@@ -262,12 +265,19 @@ def test_the_verdict_says_whether_the_measures_tell_the_two_apart():
     inside = row("test", ends(0.9, 0.8, 1.0), ends(0.9, 0.8, 1.0), 0.85)
     outside = row("forget", ends(1.0, 0.9, 1.0), ends(0.5, 0.4, 0.6), 0.1)
     without = row("mia", ends(0.1, 0.0, 0.2), ends(0.1), 0.9, "membership")
-    said = verdict(facts([tow, inside, outside, without]))["sentences"]
-    assert any(
-        "Of the 2 measures" in line and "1 have it" in line and "still be told" in line for line in said
-    )
-    said = verdict(facts([tow, inside, without]))["sentences"]
-    assert any("1 have it" in line and "do not tell the two apart" in line for line in said)
+    for rows, number, apart in [
+        ([inside, outside], "2 measures with a retrained model's value one has it", "can still be told"),
+        (
+            [inside, inside],
+            "2 measures with a retrained model's value all have it",
+            "do not tell the two apart",
+        ),
+        ([outside, outside], "2 measures with a retrained model's value none has it", "can still be told"),
+        ([inside], "the one measure with a retrained model's value has it in its interval", "does not tell"),
+        ([outside], "the one measure with a retrained model's value does not have it", "can still be told"),
+    ]:
+        said = verdict(facts([tow, *rows, without]))["sentences"]
+        assert any(number in line and apart in line for line in map(str.lower, said)), said
 
 
 def test_the_verdict_tells_what_was_found_wrong():
@@ -292,6 +302,22 @@ def test_open_points_follow_from_what_was_passed():
         "title": "",
         "text": "Weak: mia.",
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (8.39e-4, "0.0008"),
+        (-5e-4, "-0.0005"),
+        (2e-5, "2.00e-05"),
+        (0.25, "0.250"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_a_small_figure_is_not_zero(value, shown):
+    assert _figure({"name": "avg_gap", "group": "closeness"}, value) == shown
 
 
 def test_finite_is_a_number_or_none():

@@ -101,7 +101,9 @@ def read(path: str, option: str, allow_pickle: bool = False) -> Checkpoint:
     tensors, metadata = tensors_of(file)
     if ENTRY in metadata:
         kind = json.loads(metadata[ENTRY]).get("kind", "a file of unlearnkit")
-        raise DataError(f"{option} {path} holds a {kind}, not a model's weights.")
+        raise DataError(
+            f"{option} {path} holds a {kind}, not a model's weights: give the model's checkpoint."
+        )
     return Checkpoint(path, tensors, metadata)
 
 

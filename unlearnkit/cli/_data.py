@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unlearnkit.cli._checkpoint import PICKLES, tensors_of
@@ -95,6 +95,10 @@ class Source:
         keys = features = None
         if isinstance(self.what, Name):
             found = self.what.make(ready=(DataLoader, Dataset))
+            if isinstance(found, nn.Module):  # a Sequential has a length, and items
+                raise DataError(
+                    f"{self.text} gave a model ({type(found).__name__}), expected data: name what returns it."
+                )
         elif self.what.suffix.lower() == ".csv":
             found, keys, features = _of_csv(self.what, columns)
         else:

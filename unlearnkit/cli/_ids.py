@@ -32,11 +32,13 @@ def entries(text: str, column: str | None = None) -> list[Entry]:
     Raises
     ------
     WrongUse
-        If there is no such file or column.
+        If there is no such file or column, or no text.
     DataError
         If there is no entry.
     """
     path = Path(text)
+    if not text.strip():
+        raise WrongUse("--forget is empty: give a file of positions or keys, or a list such as 3,17,20-40.")
     if path.is_file():
         found = _of_file(path, column)
     elif path.suffix.lower() in FILES or "/" in text:

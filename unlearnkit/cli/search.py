@@ -115,6 +115,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     check_oracles(options)
     if len(options.oracle) > 1:
         raise WrongUse("a search compares with one --oracle; give the others to `unlearnkit audit`.")
+    compared = [name for name in options.scoring or ["tow"] if name in ("tow", "avg_gap", "neg_avg_gap")]
+    if compared and not options.oracle:
+        raise WrongUse(
+            f"--scoring {compared[0]} compares with a retrained model: give --oracle, its weights or what is to be "
+            "reached (--oracle forget=0.1,retain=0.99,test=0.97), or score by --scoring retain or test alone."
+        )
     wanted = Wanted(options)
     search = UnlearnSearch(
         estimators,

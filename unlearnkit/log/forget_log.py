@@ -333,10 +333,11 @@ class ForgetLog:
         drift, undone = self.drift, len(self.requests) - self.drift.n_requests
         share = "" if drift.forgotten is None else f" ({drift.forgotten:.1%})"
         drop = "" if drift.drop is None else f", accuracy on validation {-100 * drift.drop:+.1f} points"
-        return (
-            f"ForgetLog: {drift.n_requests} requests" + (f" and {undone} undone" if undone else "") + ", "
-            f"{drift.n_forgotten:,} samples forgotten{share}{drop}"
+        counted = (
+            f"{drift.n_requests} request{'s'[: drift.n_requests != 1]}"
+            + f" and {undone} undone" * bool(undone)
         )
+        return f"ForgetLog: {counted}, {drift.n_forgotten:,} samples forgotten{share}{drop}"
 
     def _allow(self, state: State) -> None:
         """Refuse a state beyond the budget, where that is the user's will."""

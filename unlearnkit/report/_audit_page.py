@@ -96,7 +96,9 @@ def _facts(data: Data) -> dict[str, str]:
 
 
 def _asked(report: Report, data: Data) -> None:
-    rows = {FIELDS.get(key.lower(), key): value for key, value in data["request"].items()}
+    rows = {
+        FIELDS.get(key.lower(), key[:1].upper() + key[1:]): value for key, value in data["request"].items()
+    }
     if not rows:
         rows["Request"] = "No particulars were given."
     forget = data["forget"]
@@ -211,13 +213,15 @@ def _ends(row: Data, ends: Data | None) -> str:
 
 
 def _figure(row: Data, value: float | None) -> str:
-    """Return a value as text: accuracies in percent, others with three digits."""
+    """Return a value as text: accuracies in percent, others with three digits, or four."""
     if value is None:
         return "–"
     if row["group"] == "accuracy" or row["name"] in ("test", "retain", "forget") or "mia" in row["name"]:
         return tight(percent(value))
-    if value and not 1e-3 <= abs(value) < 1e4:
+    if value and not 1e-4 <= abs(value) < 1e4:
         return f"{value:.2e}"
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.4f}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The audit's section on losses: three histograms on the same axes, and their quartiles."""
+"""The audit's section on losses: three histograms over the same losses, and their quartiles."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ def losses_section(report: Report, losses: Data) -> None:
     where = "right" if losses["scale"] == "linear" else "right (the axis is logarithmic)"
     text = (
         f"How the loss ({losses['name']}) of single samples is spread: further to the {where}, the model does worse. "
-        "The axes are the same; the end bars hold what lies beyond them."
+        "The axes of loss are the same; the end bars hold what lies beyond them."
     )
     text += ALIKE if "retrained" in models else ALONE
     report.section("Losses before and after", text)
     edges = np.array(losses["edges"])
-    top = max(max(_shares(losses["sets"][model][data])) for model in models for data in SETS)
     plots = {}
     for data, title in SETS.items():
         counted = {model: losses["sets"][model][data] for model in models}
-        plot = partial(_outlines, counted=counted, edges=edges, scale=losses["scale"], top=top)
+        plot = partial(_outlines, counted=counted, edges=edges, scale=losses["scale"])
         n = counted["after"]["n"]
         plots[f"{title} ({n:,})"] = draw(plot, _in_words(title, counted), (3.1, 2.3))
     report.plots(plots, small=True)
@@ -51,10 +50,11 @@ def losses_section(report: Report, losses: Data) -> None:
     report.table(rows, "Quartiles of the losses", folded=True)
 
 
-def _outlines(axes: Any, counted: Mapping[str, Data], edges: Any, scale: str, top: float) -> None:
+def _outlines(axes: Any, counted: Mapping[str, Data], edges: Any, scale: str) -> None:
+    top = max(max(_shares(one)) for one in counted.values())
     for model, one in counted.items():
         colour = LIGHT[MODELS[model]]
-        style = {"linewidth": 1.8, "linestyle": "--" if model == "before" else "-"}
+        style = {"linewidth": 1.8, "clip_on": False, "linestyle": "--" if model == "before" else "-"}
         if model == "after":
             axes.stairs(_shares(one), edges, fill=True, color=colour, alpha=0.2)
         axes.stairs(_shares(one), edges, color=colour, label=model, **style)

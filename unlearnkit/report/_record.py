@@ -17,7 +17,7 @@ from unlearnkit.exceptions import DataError
 from unlearnkit.parameters import digest, named_buffers, named_parameters, named_tensors, unwrap
 from unlearnkit.report._digests import model_digest
 
-FIRST = 3  # tensors whose own digests are told
+TOLD = 3  # tensors whose own digests are told
 REVERSING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LONGEST = 300  # characters of a parameter's text
 
@@ -89,9 +89,11 @@ def method_facts(method: Any, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def model_facts(model: nn.Module, unlearned: nn.Module) -> dict[str, Any]:
-    """Return the class, the size and the digests of base and result."""
+def model_facts(model: nn.Module, unlearned: nn.Module, edit: WeightEdit) -> dict[str, Any]:
+    """Return the class, the size and the digests of base and result, and of some tensors: changed ones first."""
     inner, tensors = unwrap(model), named_tensors(model)
+    first = sorted(tensors, key=lambda name: name not in edit)[:TOLD]
+    told = [name for name in tensors if name in first]
     persistent = [tensor for name, tensor in named_buffers(model).items() if name in tensors]
     return {
         "class": f"{type(inner).__module__}.{type(inner).__qualname__}",
@@ -100,8 +102,8 @@ def model_facts(model: nn.Module, unlearned: nn.Module) -> dict[str, Any]:
         "n_buffer_values": sum(tensor.numel() for tensor in persistent),
         "digests": "BLAKE2b of 16 bytes: a tensor's of its dtype, shape and bits; a model's of the lines 'name "
         "digest' of its tensors, in its order",
-        "base": _digests(model),
-        "result": _digests(unlearned),
+        "base": _digests(model, told),
+        "result": _digests(unlearned, told),
     }
 
 
@@ -160,9 +162,9 @@ def _ends(score: Any) -> dict[str, float | None] | None:
     }
 
 
-def _digests(model: nn.Module) -> dict[str, Any]:
-    first = list(named_tensors(model).items())[:FIRST]
-    rows = [{"name": clean(name), "digest": digest(tensor)} for name, tensor in first]
+def _digests(model: nn.Module, told: Sequence[str]) -> dict[str, Any]:
+    tensors = named_tensors(model)
+    rows = [{"name": clean(name), "digest": digest(tensors[name])} for name in told]
     return {"digest": model_digest(model), "tensors": rows}
 
 

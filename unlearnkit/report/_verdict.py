@@ -17,7 +17,8 @@ HEADLINES = {
     "unclear": f"On these tests it cannot be told whether the result came closer to {ONE}.",
     "broken": "The result is damaged: on some samples its loss is not a finite number.",
 }
-HELD = "Of the {} measures with a retrained model's value {} have it in their interval: {}."
+HELD = "Of the {} measures with a retrained model's value {} in {} interval: {}."
+HOLDS = "The one measure with a retrained model's value {} it in its interval: {}."
 
 
 def verdict(data: Data) -> dict[str, Any]:
@@ -86,8 +87,15 @@ def _apart(data: Data) -> Iterator[str]:
         and None not in (row["after"]["low"], row["after"]["high"])
     ]
     if held:
-        apart = "these do not tell the two apart" if all(held) else "the two can still be told apart"
-        yield HELD.format(len(held), held.count(True), apart)
+        n, inside = len(held), sum(held)
+        apart = "the two can still be told apart" if inside < n else "these do not tell the two apart"
+        if n == 1:
+            has, apart = ("has", "it does not tell the two apart") if inside else ("does not have", apart)
+            yield HOLDS.format(has, apart)
+        elif inside < 2:
+            yield HELD.format(n, "one has it" if inside else "none has it", "its", apart)
+        else:
+            yield HELD.format(n, f"{'all' if inside == n else inside} have it", "their", apart)
 
 
 def _accuracies(data: Data) -> Iterator[str]:

@@ -291,7 +291,7 @@ def audit(
             + ", keyed with a salt" * bool(salt),
         },
         "method": said | {"command": clean(command), "audit_random_state": random_state},
-        "model": model_facts(model, unlearned),
+        "model": model_facts(model, unlearned, difference),
         "edit": edit_facts(model, difference, {} if edit is None else edit.info),
         "oracle": {"kind": kind, "n": len(models)},
         "losses": losses,
