@@ -101,7 +101,9 @@ class Localised(Seeded):
     def _shares(self) -> Hashable:
         if self.importance is None:
             return None
-        return Localised, identity(self._estimator()), self.random_state, identity(self.loss)
+        estimator = self._estimator()
+        loss = self.loss if getattr(estimator, "loss", None) is None else None  # its own goes before
+        return Localised, identity(estimator), self.random_state, identity(loss)
 
     def _fit(self, model: nn.Module, roles: ForgetRetain, measured: Importance | None) -> WeightEdit:
         self.mask_ = self._select(model, measured)
