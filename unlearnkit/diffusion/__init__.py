@@ -5,15 +5,20 @@ from unlearnkit.diffusion.evaluation import GeneratorEvaluation, evaluate_genera
 from unlearnkit.diffusion.grid import sample_grid
 from unlearnkit.diffusion.loss import DiffusionLoss
 from unlearnkit.diffusion.metrics import class_share, features_of, frechet_distance
+from unlearnkit.diffusion.prompts import PromptedSamples, concept, prompt_embeddings, prompted
 from unlearnkit.diffusion.sampling import generate
 
 __all__ = [
     "DiffusionLoss",
     "GeneratorEvaluation",
+    "PromptedSamples",
     "class_share",
+    "concept",
     "evaluate_generator",
     "features_of",
     "frechet_distance",
     "generate",
+    "prompt_embeddings",
+    "prompted",
     "sample_grid",
 ]
