@@ -114,7 +114,8 @@ class Squares:
 
     def misaligned(self, model, batch, original, generator):
         X, y = batch
-        self.asked.append((len(y), original.training, torch.equal(original(X), model(X))))
+        before = original()
+        self.asked.append((len(y), before.training, torch.equal(before(X), model(X))))
         steps = torch.randint(1, 3, y.shape, generator=generator)
         return (model(X) - F.one_hot((y + steps) % 3, 3)).square().mean(1)
 
@@ -304,7 +305,7 @@ def test_salun_forgets_a_class_of_digits(digits, model, plain):
     ("parameters", "words"),
     [
         ({"draw": "twice"}, "draw must be 'visit' or 'once', got 'twice'"),
-        ({"order": "random"}, "order must be 'sequential' or 'mixed', got 'random'"),
+        ({"order": "random"}, "order must be 'sequential', 'mixed' or 'paired', got 'random'"),
         ({"alpha": -1}, "alpha must be a number from 0 on, got -1"),
         ({"budget": 1.5}, "budget must be a share of the weights from 0 to 1, got 1.5"),
         ({"granularity": "row"}, "granularity must be 'weight', 'channel' or 'layer', got 'row'"),

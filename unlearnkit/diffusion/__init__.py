@@ -6,6 +6,7 @@ from unlearnkit.diffusion.grid import sample_grid
 from unlearnkit.diffusion.loss import DiffusionLoss
 from unlearnkit.diffusion.metrics import class_share, features_of, frechet_distance
 from unlearnkit.diffusion.prompts import PromptedSamples, concept, prompt_embeddings, prompted
+from unlearnkit.diffusion.published import published_salun
 from unlearnkit.diffusion.sampling import generate
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "generate",
     "prompt_embeddings",
     "prompted",
+    "published_salun",
     "sample_grid",
 ]

@@ -6,7 +6,7 @@ Legend: N samples, C channels, H x W pixels, T training steps, L tokens of a pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -145,7 +145,9 @@ class DiffusionLoss(BaseEstimator):
         ]
         return found[0] if self.draws == 1 else torch.stack(found).mean(0)
 
-    def misaligned(self, model: nn.Module, batch: Batch, original: nn.Module, generator: Generator) -> Tensor:
+    def misaligned(
+        self, model: nn.Module, batch: Batch, original: Callable[[], nn.Module], generator: Generator
+    ) -> Tensor:
         """Return how far the prediction is from that under another condition, for each sample.
 
         Noise and time steps are drawn anew, whichever mode the model is in.
@@ -156,8 +158,8 @@ class DiffusionLoss(BaseEstimator):
             Gets a gradient through the sample's own condition alone.
         batch : (x, condition) or mapping
             Of the forget set.
-        original : nn.Module
-            The model before, for ``target="original"``.
+        original : callable
+            ``original()`` is the model before, for ``target="original"``; nothing else asks for it.
         generator : torch.Generator
             Draws what `instead` leaves to chance.
 
@@ -176,7 +178,7 @@ class DiffusionLoss(BaseEstimator):
         else:
             wrong = replaced(condition, given)
         noisy, times, _ = noising.of_step(x, *_anew(x, noising.steps))
-        teacher = original if self.target == "original" else model
+        teacher = original() if self.target == "original" else model
         with torch.no_grad():
             wanted = predict(teacher, noisy, times, self._dropped(wrong, len(x)), self.call)
         found = predict(model, noisy, times, self._dropped(condition, len(x)), self.call)

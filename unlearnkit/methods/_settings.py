@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from unlearnkit.base import Unlearner
 from unlearnkit.data import Loss
@@ -55,8 +56,10 @@ class Seeded(Unlearner):
     def _described(self) -> str:
         """Return the estimator's repr without what is no setting: it goes into the edit's file."""
         given = self.get_params(deep=False)
-        for name in ("loss", "progress", "trainer", "factory"):
+        for name in ("progress", "trainer", "factory"):
             given.pop(name, None)
+        if not isinstance(self.loss, BaseEstimator):  # a function says nothing of what it does
+            given.pop("loss", None)
         shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
         # a function's address is another one in each process
         return re.sub(" at 0x[0-9a-fA-F]+", "", f"{type(self).__name__}({shown})")

@@ -40,7 +40,7 @@ class RandomLabel(Trained):
         As of all methods. For a task without classes it says itself what a wrong label is, by a method
         ``misaligned(model, batch, original, generator) -> Tensor [N]`` that takes the loss's place on
         the forget set: see :class:`unlearnkit.diffusion.DiffusionLoss`. What draws is `generator`, and
-        `original` is the model before, in eval mode.
+        ``original()`` is the model before, in eval mode: a copy that is made when it is first asked for.
 
     Notes
     -----
@@ -101,7 +101,9 @@ class RandomLabel(Trained):
         if not _misaligns(run.loss):
             return run.losses(self._wrong(run, batch, numbers))
         misaligned = run.loss.misaligned  # type: ignore[attr-defined]
-        return run.losses(batch, lambda model, batch: misaligned(model, batch, run.original, run.generator))
+        return run.losses(
+            batch, lambda model, batch: misaligned(model, batch, lambda: run.original, run.generator)
+        )
 
     def _mixed(self, run: Run) -> Iterator[Tensor]:
         for numbers, batch in Mixed(run.forget, run.retain).numbered(run.generator):
