@@ -41,6 +41,7 @@ bench: $(VENV)/.bench ## time the Fisher beside its peers, half an hour; DATA=DI
 	$(BIN)/python benchmarks/channel_budget.py --out $(RESULTS)/channel_budget.json
 	$(BIN)/python benchmarks/partition_memory.py --out $(RESULTS)/partition_memory.json
 	$(BIN)/python benchmarks/search.py --out $(RESULTS)/search.json
+	$(BIN)/python benchmarks/diffusion_memory.py --out $(RESULTS)/diffusion_memory.json
 	@if [ -n "$(DATA)" ]; then set -e; for study in assd_defaults data_free; do \
 	    $(BIN)/python benchmarks/$$study.py --data "$(DATA)"; done; \
 	  for paper in salun del_localisation; do \

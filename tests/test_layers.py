@@ -128,6 +128,7 @@ def test_imports_without_compiled_module_and_extras():
 import sys
 sys.modules |= dict.fromkeys({blocked})
 import unlearnkit
+import unlearnkit.diffusion
 from unlearnkit import ops
 print(ops.build_info()["native"])
 """

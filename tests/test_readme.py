@@ -51,6 +51,34 @@ def trained(X: torch.Tensor, y: torch.Tensor) -> nn.Module:
     return model.eval()
 
 
+class Halved(nn.Module):
+    """A classifier of images in [-1, 1]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model((x + 1) / 2)
+
+
+def generator() -> dict:
+    """An untrained diffusion model, and its scheduler."""
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        num_class_embeds=10,
+        norm_num_groups=4,
+    )
+    return {"unet": unet, "scheduler": diffusers.DDIMScheduler()}
+
+
 @pytest.fixture(scope="module")
 def prelude() -> dict:
     """Names that the documents use without making them."""
@@ -64,7 +92,16 @@ def prelude() -> dict:
     gone = y[own] == CLASS
     indices = gone.nonzero().flatten().tolist()
     targets = torch.randn(1000, 2)
+    model = trained(X[own], y[own])
     return {
+        **generator(),
+        "classifier": Halved(model).eval(),
+        "train_images": 2 * X[own] - 1,
+        "train_classes": y[own],
+        "kept_images": 2 * X[own][~gone] - 1,
+        "kept_classes": y[own][~gone],
+        "gone_images": 2 * X[own][gone] - 1,
+        "gone_classes": y[own][gone],
         "train": train,
         "forget_indices": indices,
         "forget_loader": DataLoader(Subset(train, indices), batch_size=64),
@@ -73,7 +110,7 @@ def prelude() -> dict:
         "scattered": (X[own][:50], y[own][:50]),
         "validation": (X[held_out], y[held_out]),
         "test": (X[unseen], y[unseen]),
-        "model": trained(X[own], y[own]),
+        "model": model,
         "oracle": trained(X[own][~gone], y[own][~gone]),
         "regressor": nn.Sequential(nn.Flatten(), nn.Linear(64, 2)),
         "regression_forget": (X[own][:50], targets[:50]),

@@ -67,6 +67,21 @@ def test_draws_are_a_samples_own(n, seed, at):
     )
 
 
+@pytest.mark.cuda
+def test_draws_are_the_same_on_a_gpu(denoiser, batch, alphas):
+    """Integers to the bit, normal numbers to rounding; so is the loss."""
+    x, c = batch
+    keys, theirs = keys_of(x, 3), keys_of(x.cuda(), 3)
+    assert torch.equal(keys, theirs.cpu()) and torch.equal(uniform(keys, 2), uniform(theirs, 2).cpu())
+    torch.testing.assert_close(normal(theirs, x.shape[1:], 1).cpu(), normal(keys, x.shape[1:], 1))
+    loss = DiffusionLoss(alphas, null=NULL, guidance=1.0, condition_drop=0.5, classes=4, instead="random")
+    mine = loss(denoiser.eval(), batch)
+    on_gpu = denoiser.cuda(), (x.cuda(), c.cuda())
+    torch.testing.assert_close(loss(*on_gpu).cpu(), mine, rtol=1e-3, atol=1e-4)
+    for drawn in (loss(denoiser.train(), on_gpu[1]), loss.misaligned(*on_gpu, never, torch.Generator())):
+        assert drawn.is_cuda and bool(drawn.isfinite().all())
+
+
 def test_an_odd_number_of_values_is_drawn():
     assert normal(torch.arange(2), torch.Size([5]), 1).shape == (2, 5)
 
