@@ -172,14 +172,17 @@ class Bench:
         }  # fmt: skip
 
     def look_at_real(self) -> dict[str, Any]:
-        """Return the same of the test images, one half against the other."""
+        """Return the same of the test images; for the distance, as many training images stand for those made."""
         x, y = self.splits.test
-        gone = y == self.label
-        halves = [features_of(self.classifier, x[~gone].to(self.device)[at::2]) for at in (0, 1)]
+        gone, (x_train, y_train) = y == self.label, self.retain
+        chosen = torch.cat(
+            [(y_train == label).nonzero()[: self.size.per_class, 0] for label in y_train.unique()]
+        )
+        sets = [features_of(self.classifier, part.to(self.device)) for part in (x_train[chosen], x[~gone])]
         return {
             "forgotten": accuracy(self.classifier, (x[gone], y[gone]), self.device),
             "kept": accuracy(self.classifier, (x[~gone], y[~gone]), self.device),
-            "frechet": float(frechet_distance(*halves)),
+            "frechet": float(frechet_distance(*sets)),
         }
 
 
