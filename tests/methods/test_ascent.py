@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Up the loss of the forget set, beside the same training written plainly."""
 
+import copy
 import itertools
+import warnings
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from unlearnkit import DataError, GradientAscent, NegGradPlus
+from unlearnkit.exceptions import IneffectiveWarning
 from unlearnkit.testing._task import FORGET, RETAIN, Task
 
 SETTINGS = {"epochs": 3, "lr": 0.05, "batch_size": 4, "weight_decay": 0.01, "random_state": 0}
@@ -87,3 +90,18 @@ def test_alpha_is_a_share(task, alpha):
 def test_neg_grad_plus_needs_the_retain_set(task):
     with pytest.raises(DataError, match=r"NegGradPlus looks at the samples of the retain set.*got nothing"):
         NegGradPlus().fit(task.model, task.arrays(FORGET))
+
+
+def test_it_warns_where_the_loss_has_no_gradient_to_begin_with(task):
+    """The distance to what the model gave before is least at the model."""
+    before = copy.deepcopy(task.model)
+
+    def distance(model, batch):
+        return (model(batch[0]) - before(batch[0]).detach()).square().sum(1)
+
+    still = {**SETTINGS, "weight_decay": 0.0, "loss": distance}
+    with pytest.warns(IneffectiveWarning, match="training changed no weight: the loss has no gradient"):
+        task.fit(GradientAscent(**still))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IneffectiveWarning)
+        task.fit(GradientAscent(**SETTINGS))

@@ -2,6 +2,7 @@
 """Selection beside a plain loop over units, with ties, infinities, odd shapes and frozen weights."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unlearnkit import select
-from unlearnkit.exceptions import DataError
+from unlearnkit.exceptions import DataError, IneffectiveWarning
 from unlearnkit.selection.ranking import greedy, highest
 
 SHAPES = {
@@ -267,6 +268,20 @@ def test_that_budget_is_enough(one, other):
     except DataError as error:
         enough = float(str(error).split("raise budget to ")[1].split()[0])
         assert select(scores, enough, "layer").n_selected == min(one, other)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "channel", "layer"])
+def test_it_warns_where_no_score_ranks_anything(granularity):
+    scores = {"a.w": torch.zeros(4, 3), "b.w": torch.zeros(2, 3)}
+    with pytest.warns(
+        IneffectiveWarning, match=r"all scores of the 18 weights are 0.*GradientSaliency\(loss="
+    ):
+        assert select(scores, 0.7, granularity).rows("a.w").all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select(scores, 1.0, granularity)
+        scores["b.w"][1, 2] = 1e-30
+        select(scores, 0.7, granularity)
 
 
 def test_scores_that_cannot_be_ranked_are_refused():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.exceptions import DataError
+from unlearnkit.exceptions import DataError, IneffectiveWarning, warn
 from unlearnkit.ops import channel_scores, kth_value
 from unlearnkit.parameters import named_parameters
 from unlearnkit.selection._eligible import Patterns, eligible_scores
@@ -19,6 +19,12 @@ from unlearnkit.selection.mask import ParameterMask
 
 FAN_IN = 0.1
 """The share of a row whose mean ranks it, where ``top="fan_in"``."""
+
+NO_RANK = (
+    "all scores of the {n:,} weights are 0, so which are selected says nothing: the earliest are. A loss that has its "
+    "minimum at this model, such as the distance to what it gave before, has no gradient there: measure with another, "
+    "as in importance=GradientSaliency(loss=...)."
+)
 
 
 def select(
@@ -70,6 +76,11 @@ def select(
         If a parameter is none of those it can be, nothing is eligible, nothing fits the budget, or
         the scores do not fit the model, or are NaN or negative.
 
+    Warns
+    -----
+    IneffectiveWarning
+        If a part is to be selected and all scores are 0, so that nothing ranks the weights.
+
     Notes
     -----
     Weights: Fan et al., "SalUn", arXiv 2310.12508, in its code's form, a rank rather than a
@@ -90,6 +101,8 @@ def select(
             f"budget={budget:g} is {int(budget * n):,} of {n:,} weights, and the smallest {granularity} "
             f"has {smallest:,}: raise budget to {_enough(smallest, n):g} or more."
         )
+    if budget < 1 and not any(bool(score.any()) for score in found.values()):
+        warn(NO_RANK.format(n=n), IneffectiveWarning)
     shapes = {name: score.shape for name, score in scores.items()}
     if model is not None:
         shapes = {name: parameter.shape for name, parameter in named_parameters(model).items()}
