@@ -79,21 +79,28 @@ def methods(size: Size, seed: int) -> dict[str, Callable[[], Unlearner]]:
         "loss": loss(), "order": "paired", "optimizer": "adam", "weight_decay": 0.0, "random_state": seed,
         **size.unlearn,
     }  # fmt: skip
+    moving = {**paired, "loss": loss(target="current")}
     guided = GradientSaliency(loss=loss(guidance=2.0, reduction="sum"), clip=1.0)
-    dropping, frozen = loss(condition_drop=0.1), loss(target="original")
+    published = {
+        **paired,
+        "loss": loss(target="current", condition_drop=0.1),
+        "importance": guided,
+        "alpha": 3.07,
+    }
+    another = {**moving, "loss": loss(target="current", instead="random")}
     few = max(1, size.unlearn["epochs"] // 5)
     return {
         "SalUn": lambda: SalUn(**paired),
-        "SalUn as published": lambda: SalUn(
-            **{**paired, "loss": dropping}, importance=guided, alpha=3.07, trainer=Trainer(clip=1.0)
-        ),
-        "SalUn, original's target": lambda: SalUn(**{**paired, "loss": frozen}),
-        "SalUn, another class at random": lambda: SalUn(**{**paired, "loss": loss(instead="random")}),
         "SalUn, random mask": lambda: SalUn(**paired, importance="random"),
         "RL: no mask": lambda: RandomLabel(**paired),
-        "channels by DEL's criterion, RL": lambda: RandomLabel(
-            **paired, importance="weighted", granularity="channel", budget=0.3
+        "SalUn, current target": lambda: SalUn(**moving),
+        "SalUn, current target, random mask": lambda: SalUn(**moving, importance="random"),
+        "RL: no mask, current target": lambda: RandomLabel(**moving),
+        "channels by DEL's criterion, current target": lambda: RandomLabel(
+            **moving, importance="weighted", granularity="channel", budget=0.3
         ),
+        "SalUn, current target, another class at random": lambda: SalUn(**another),
+        "SalUn as published": lambda: SalUn(**published, trainer=Trainer(clip=1.0)),
         "GA": lambda: GradientAscent(**{**kept, "loss": loss(), "lr": 0.03 * lr, "epochs": 5}),
         "NegGrad+": lambda: NegGradPlus(**kept, loss=loss(), lr=0.3 * lr, epochs=max(1, few // 2), alpha=0.7),
         "DEL": lambda: DEL(**kept, loss=loss(), lr=lr, epochs=3 * few),

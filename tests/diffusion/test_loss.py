@@ -74,7 +74,8 @@ def test_draws_are_the_same_on_a_gpu(denoiser, batch, alphas):
     keys, theirs = keys_of(x, 3), keys_of(x.cuda(), 3)
     assert torch.equal(keys, theirs.cpu()) and torch.equal(uniform(keys, 2), uniform(theirs, 2).cpu())
     torch.testing.assert_close(normal(theirs, x.shape[1:], 1).cpu(), normal(keys, x.shape[1:], 1))
-    loss = DiffusionLoss(alphas, null=NULL, guidance=1.0, condition_drop=0.5, classes=4, instead="random")
+    given = {"null": NULL, "guidance": 1.0, "condition_drop": 0.5, "classes": 4}
+    loss = DiffusionLoss(alphas, instead="random", target="current", **given)
     mine = loss(denoiser.eval(), batch)
     on_gpu = denoiser.cuda(), (x.cuda(), c.cuda())
     torch.testing.assert_close(loss(*on_gpu).cpu(), mine, rtol=1e-3, atol=1e-4)
@@ -236,7 +237,8 @@ def test_misaligned_by_hand(denoiser, batch, alphas, target):
     expected = (denoiser(noisy, t, c) - wanted).square().flatten(1).mean(1)
     torch.manual_seed(1)
     loss = DiffusionLoss(alphas, target=target, classes=4)
-    found = loss.misaligned(denoiser, batch, lambda: original, torch.Generator())
+    before = never if target == "current" else lambda: original
+    found = loss.misaligned(denoiser, batch, before, torch.Generator())
     torch.testing.assert_close(found, expected)
     mine, its = (torch.autograd.grad(one.sum(), denoiser.leave.weight)[0] for one in (found, expected))
     torch.testing.assert_close(mine, its)
@@ -253,7 +255,7 @@ def test_what_samples_are_to_look_like(denoiser, batch, alphas, instead, wrong):
         seen.append(condition.tolist())
         return model(noisy, times, condition)
 
-    loss = DiffusionLoss(alphas, instead=instead, classes=4, null=NULL, call=call)
+    loss = DiffusionLoss(alphas, instead=instead, target="current", classes=4, null=NULL, call=call)
     loss.misaligned(denoiser, batch, never, torch.Generator())
     assert seen == [wrong, batch[1].tolist()]
 
@@ -266,7 +268,7 @@ def test_another_class_is_drawn_uniformly(denoiser, alphas):
         return noisy
 
     x, c = torch.zeros(6000, 2, 2, 2), torch.full((6000,), 1)
-    loss = DiffusionLoss(alphas, instead="random", classes=4, call=call)
+    loss = DiffusionLoss(alphas, instead="random", target="current", classes=4, call=call)
     loss.misaligned(denoiser, (x, c), never, torch.Generator().manual_seed(0))
     counts = torch.bincount(seen[0], minlength=4)
     assert counts[1] == 0 and bool(((counts[[0, 2, 3]] - 2000).abs() < 5 * (6000 * 2 / 9) ** 0.5).all())
@@ -281,7 +283,7 @@ def test_a_batch_says_itself_what_it_is_to_look_like(text_unet, alphas):
         return model(noisy, times, **condition).sample
 
     batch = {"sample": x, "encoder_hidden_states": told, "instead": instead}
-    loss = DiffusionLoss(alphas, call=call)
+    loss = DiffusionLoss(alphas, target="current", call=call)
     loss.misaligned(text_unet, batch, never, torch.Generator())
     assert torch.equal(seen[0], instead) and torch.equal(seen[1], told)
     by_name = {**batch, "instead": {"encoder_hidden_states": instead}}
@@ -297,9 +299,9 @@ def test_published_alpha_is_a_scale(denoiser, batch, alphas):
     mean = DiffusionLoss(alphas, classes=4)
     torch.testing.assert_close(1e-3 * summed(denoiser, batch), 1e-3 * 32 * mean(denoiser, batch))
     torch.manual_seed(0)
-    first = summed.misaligned(denoiser, batch, never, torch.Generator())
+    first = summed.misaligned(denoiser, batch, lambda: denoiser, torch.Generator())
     torch.manual_seed(0)
-    assert torch.equal(first, mean.misaligned(denoiser, batch, never, torch.Generator()))
+    assert torch.equal(first, mean.misaligned(denoiser, batch, lambda: denoiser, torch.Generator()))
 
 
 # models -----------------------------------------------------------------------------------------
@@ -310,7 +312,7 @@ def test_classes_of_diffusers_models(unet, transformer, batch, alphas):
         loss = DiffusionLoss(alphas, null=NULL, guidance=1.0)
         found = loss(model.eval(), batch)
         assert found.shape == (6,) and bool(found.isfinite().all())
-        assert loss.misaligned(model, batch, never, torch.Generator()).shape == (6,)
+        assert loss.misaligned(model, batch, lambda model=model: model, torch.Generator()).shape == (6,)
 
 
 def test_number_of_classes_is_the_models(unet, transformer, batch, alphas):
@@ -323,7 +325,7 @@ def test_number_of_classes_is_the_models(unet, transformer, batch, alphas):
             seen.append(condition)
             return noisy
 
-        loss = DiffusionLoss(alphas, null=NULL, call=call)
+        loss = DiffusionLoss(alphas, target="current", null=NULL, call=call)
         loss.misaligned(model, (x, torch.full((6,), 3)), never, torch.Generator())
         assert seen[0].tolist() == [0] * 6
 

@@ -65,9 +65,8 @@ def published_salun(
     ('paired', 5, 0.001)
     """
     if setting == "ddpm":
-        loss = DiffusionLoss(
-            scheduler, null=null, condition_drop=0.1, reduction="sum", misaligned_reduction="mean"
-        )
+        summed: dict[str, Any] = {"reduction": "sum", "misaligned_reduction": "mean"}
+        loss = DiffusionLoss(scheduler, target="current", null=null, condition_drop=0.1, **summed)
         guided = DiffusionLoss(scheduler, null=null, guidance=2.0, reduction="sum")
         own: dict[str, Any] = {
             "importance": GradientSaliency(loss=guided, clip=1.0),
@@ -78,7 +77,7 @@ def published_salun(
             "trainer": Trainer(clip=1.0),
         }
     elif setting == "stable-diffusion":
-        loss = DiffusionLoss(scheduler, null=null)
+        loss = DiffusionLoss(scheduler, target="current", null=null)
         guided = DiffusionLoss(scheduler, null=null, guidance=7.5)
         own = {
             "importance": GradientSaliency(loss=guided),
