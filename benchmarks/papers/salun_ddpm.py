@@ -63,7 +63,7 @@ from unlearnkit.exceptions import UnlearnWarning
 
 RESULTS = Path(__file__).parents[1] / "results" / "cpu"
 BEFORE, ORACLE = "before", "retrained"
-SHOWN = ("SalUn", "RL: no mask", "SSD", "GA")
+SHOWN = ("SalUn", "ASSD", "GA")
 
 
 def methods(size: Size, seed: int) -> dict[str, Callable[[], Unlearner]]:
@@ -101,8 +101,10 @@ def methods(size: Size, seed: int) -> dict[str, Callable[[], Unlearner]]:
         ),
         "SalUn, current target, another class at random": lambda: SalUn(**another),
         "SalUn as published": lambda: SalUn(**published, trainer=Trainer(clip=1.0)),
-        "GA": lambda: GradientAscent(**{**kept, "loss": loss(), "lr": 0.03 * lr, "epochs": 5}),
-        "NegGrad+": lambda: NegGradPlus(**kept, loss=loss(), lr=0.3 * lr, epochs=max(1, few // 2), alpha=0.7),
+        "GA": lambda: GradientAscent(
+            **{**kept, "batch_size": size.unlearn["batch_size"]}, loss=loss(), lr=0.04 * lr, epochs=5
+        ),
+        "NegGrad+": lambda: NegGradPlus(**kept, loss=loss(), lr=0.3 * lr, epochs=max(1, few // 3), alpha=0.8),
         "DEL": lambda: DEL(**kept, loss=loss(), lr=lr, epochs=3 * few),
         "FT": lambda: FineTune(**kept, loss=loss(), lr=lr, epochs=few),
         "FisherReset": lambda: FisherReset(
