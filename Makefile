@@ -44,6 +44,8 @@ bench: $(VENV)/.bench ## time the Fisher beside its peers, half an hour; DATA=DI
 	$(BIN)/python benchmarks/diffusion_memory.py --out $(RESULTS)/diffusion_memory.json
 	@if [ -n "$(DATA)" ]; then set -e; for study in assd_defaults data_free; do \
 	    $(BIN)/python benchmarks/$$study.py --data "$(DATA)"; done; \
+	  $(BIN)/python benchmarks/generators.py --out $(RESULTS)/generators.json; \
+	  $(BIN)/python benchmarks/papers/salun_ddpm.py --results $(RESULTS); \
 	  for paper in salun del_localisation; do \
 	    $(BIN)/python benchmarks/papers/$$paper.py --data "$(DATA)" --small; done; \
 	fi
