@@ -63,11 +63,11 @@ DIGITS = Size(
 CIFAR10 = Size(
     channels=(128, 256, 256, 256), attention=1, layers=2, steps=800_000, batch=128, lr=2e-4, ema=0.9999,
     sampling=250, guidance=2.0, per_class=500, unlearn={"lr": 1e-4, "epochs": 25, "batch_size": 128},
-    dropout=0.1, cut=(50_000, 0, 10_000), is_cifar=True, looks=40,
+    dropout=0.1, cut=(45_000, 5_000, 10_000), is_cifar=True, looks=40,
 )  # fmt: skip
 SMOKE = Size(
     channels=(8, 8), attention=None, layers=1, steps=30, batch=16, lr=2e-3, ema=0.9, sampling=2, guidance=0.0,
-    per_class=3, unlearn={"lr": 1e-3, "epochs": 1, "batch_size": 16}, cut=(200, 0, 200), pool=2, looks=2,
+    per_class=3, unlearn={"lr": 1e-3, "epochs": 1, "batch_size": 16}, cut=(200, 10, 200), pool=2, looks=2,
 )  # fmt: skip
 SIZES = {"digits": DIGITS, "cifar10": CIFAR10, "smoke": SMOKE}
 
