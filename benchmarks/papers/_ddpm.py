@@ -66,8 +66,8 @@ CIFAR10 = Size(
     dropout=0.1, cut=(45_000, 5_000, 10_000), is_cifar=True, looks=40,
 )  # fmt: skip
 SMOKE = Size(
-    channels=(8, 8), attention=None, layers=1, steps=30, batch=16, lr=2e-3, ema=0.9, sampling=2, guidance=0.0,
-    per_class=3, unlearn={"lr": 1e-3, "epochs": 1, "batch_size": 16}, cut=(200, 10, 200), pool=2, looks=2,
+    channels=(8, 8), attention=None, layers=1, steps=4, batch=16, lr=2e-3, ema=0.9, sampling=2, guidance=0.0,
+    per_class=3, unlearn={"lr": 1e-3, "epochs": 1, "batch_size": 16}, cut=(90, 10, 60), pool=2, looks=2,
 )  # fmt: skip
 SIZES = {"digits": DIGITS, "cifar10": CIFAR10, "smoke": SMOKE}
 
