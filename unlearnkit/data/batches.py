@@ -174,8 +174,8 @@ def _takes(model: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]
         inspect.signature(model.forward).bind(*positional, **named)
     except TypeError:
         return False
-    except ValueError:  # it has no signature, as compiled ones
-        return True
+    except ValueError:  # it has no signature, as compiled ones: nothing is known
+        pass
     return True
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from unlearnkit.metrics import Evaluation, Score
+from unlearnkit.metrics.results import pandas
 
 TITLES = {
     "forgotten_share": "forgotten share",
@@ -106,7 +107,7 @@ class GeneratorEvaluation:
             If pandas is not installed.
         """
         frames = {name: found.to_frame() for name, found in self.scores.items()}
-        return _pandas().concat(frames, names=["model"])
+        return pandas().concat(frames, names=["model"])
 
     def per_class_frame(self) -> Any:
         """Return a table: a row a model and class, with what `ClassShare` holds and whether it was forgotten.
@@ -125,7 +126,7 @@ class GeneratorEvaluation:
             for name, shares in self.per_class.items()
             for at, share in shares.items()
         ]
-        return _pandas().DataFrame(rows).set_index(["model", "class"])
+        return pandas().DataFrame(rows).set_index(["model", "class"])
 
     def __repr__(self) -> str:
         lines = [*_aligned(self._summary()), "", *_aligned(self._classes())]
@@ -159,13 +160,3 @@ def _aligned(rows: Iterator[Sequence[str]]) -> Iterator[str]:
     width = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True)).rstrip()
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            "a frame needs pandas: pip install 'unlearnkit[report]'; to_dict needs nothing"
-        ) from error
-    return pandas

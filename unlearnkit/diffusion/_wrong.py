@@ -68,7 +68,8 @@ def _wrong_class(rule: Any, given: Tensor, classes: int | None, generator: Gener
         return torch.full_like(given, int(rule))
     if classes is None:
         raise DataError(
-            f"instead={rule!r} needs the number of classes, and the model does not tell: pass classes=."
+            f"instead={rule!r} needs the number of classes, and the model has no config that tells: pass "
+            "DiffusionLoss(..., classes=K)."
         )
     if rule == "next":
         return (given + 1) % classes

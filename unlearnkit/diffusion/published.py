@@ -36,7 +36,8 @@ def published_salun(
         ``"stable-diffusion"``, of Imagenette: guidance 7.5; 5 epochs of batches of 8, lr 1e-5; means, with the
         weight 0.5. Their run against nudity has 1 epoch and 0.1. ``include="*attn2*"`` is their ``xattn``.
     **changes
-        Parameters of :class:`~unlearnkit.SalUn` that are to be others.
+        Parameters of :class:`~unlearnkit.SalUn` that are to be others, as ``set_params`` takes them:
+        ``loss__target="original"`` is one of its loss.
 
     Returns
     -------
@@ -88,7 +89,5 @@ def published_salun(
         }
     else:
         raise DataError(f"setting must be 'ddpm' or 'stable-diffusion', got {setting!r}.")
-    shared = {"loss": loss, "order": "paired", "optimizer": "adam", "weight_decay": 0.0}
-    given = {name: value for name, value in changes.items() if "__" not in name}
-    salun = SalUn(**{**shared, **own, **given})
-    return salun.set_params(**{name: value for name, value in changes.items() if "__" in name})
+    shared: dict[str, Any] = {"loss": loss, "order": "paired", "optimizer": "adam", "weight_decay": 0.0}
+    return SalUn(**shared, **own).set_params(**changes)

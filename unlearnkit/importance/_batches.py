@@ -44,17 +44,21 @@ def sum_over_batches(
     weights = list(parameters.values())
 
     def add(batch: Batch) -> None:
-        found = torch.autograd.grad(value(batch), weights, allow_unused=True)
-        factor = 1.0 if clip is None else _factor(found, clip)
+        found: Sequence[Tensor | None] = torch.autograd.grad(value(batch), weights, allow_unused=True)
+        if clip is not None:
+            found = _clipped(found, clip)
         for total, gradient in zip(totals.values(), found, strict=True):
             if gradient is not None:
-                total.add_(of(upcast(gradient) * factor).to(total.device))
+                total.add_(of(upcast(gradient)).to(total.device))
 
     samples, batches = walk(loader, add, progress)
     return Importance(totals, batches, kind, samples)
 
 
-def _factor(gradients: Sequence[Tensor | None], clip: float) -> float:
-    """Return what a gradient is to be multiplied by, so that its norm is `clip` at most."""
-    norm = sum(float(upcast(one).double().square().sum()) for one in gradients if one is not None) ** 0.5
-    return min(1.0, clip / norm) if norm else 1.0
+def _clipped(gradients: Sequence[Tensor | None], clip: float) -> Sequence[Tensor | None]:
+    """Return a gradient scaled down to the norm `clip`, if its own is larger."""
+    squares = [upcast(one).double().square().sum().cpu() for one in gradients if one is not None]
+    norm = float(torch.stack(squares).sum()) ** 0.5 if squares else 0.0
+    if norm <= clip:
+        return gradients
+    return [None if one is None else upcast(one) * (clip / norm) for one in gradients]

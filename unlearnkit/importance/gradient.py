@@ -98,7 +98,8 @@ class GradientSaliency(ImportanceEstimator):
         UnsupportedModuleError
             If no parameter requires a gradient, or one is complex.
         """
-        _check("clip", self.clip)
+        if self.clip is not None and not (isinstance(self.clip, float | int) and self.clip > 0):
+            raise DataError(f"clip must be a number above 0 or None, got {self.clip!r}.")
         refuse_bad_weights(model)
         chosen: Loss = self.loss or loss or cross_entropy
         inner, loader = unwrap(model), as_loader(data)
@@ -116,11 +117,6 @@ class GradientSaliency(ImportanceEstimator):
     def scores(self, model: nn.Module, measured: Importance) -> dict[str, Tensor]:
         """Return the absolute sums. See :meth:`ImportanceEstimator.scores`."""
         return {name: value.abs() for name, value in measured.sums.items()}
-
-
-def _check(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, float | int) and value > 0):
-        raise DataError(f"{name} must be a number above 0 or None, got {value!r}.")
 
 
 class WeightedSaliency(GradientSaliency):

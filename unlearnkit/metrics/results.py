@@ -115,14 +115,10 @@ class Evaluation(Mapping[str, float]):
         ImportError
             If pandas is not installed.
         """
-        try:
-            from pandas import DataFrame, Index
-        except ImportError as error:
-            raise ImportError(
-                "to_frame needs pandas: pip install 'unlearnkit[report]'; to_dict needs nothing"
-            ) from error
+        library = pandas()
         rows = [[getattr(score, column) for column in COLUMNS] for score in self.scores.values()]
-        frame = DataFrame(rows, columns=list(COLUMNS), index=Index(list(self.scores), name="metric"))
+        index = library.Index(list(self.scores), name="metric")
+        frame = library.DataFrame(rows, columns=list(COLUMNS), index=index)
         return frame.astype({column: float for column in ("value", "low", "high", "target")})
 
     def __repr__(self) -> str:
@@ -165,3 +161,20 @@ def _text(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def pandas() -> Any:
+    """Return the pandas library, for tables.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import pandas as found
+    except ImportError as error:
+        raise ImportError(
+            "to_frame needs pandas: pip install 'unlearnkit[report]'; to_dict needs nothing"
+        ) from error
+    return found
